@@ -1,0 +1,123 @@
+//! The timing loop and the JSON line: the same law as the peers' `common.py` (warm-up, at least so many iterations and
+//! so many seconds, one sample per timed call). Knows no workload.
+
+use std::time::Instant;
+
+use tapeflow::Result;
+
+use crate::machine::{busy_seconds, peak_rss_mb};
+
+#[derive(clap::Args, Clone)]
+pub struct Options {
+    /// Worker threads.
+    #[arg(long, default_value_t = 2)]
+    pub threads: usize,
+    /// Measure at least this many iterations.
+    #[arg(long, default_value_t = 10)]
+    iters: usize,
+    /// And for at least this long [s].
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// But stop after this long, once there are 3 iterations [s].
+    #[arg(long, default_value_t = 60.0)]
+    max_seconds: f64,
+    /// Iterations at the start that are not counted.
+    #[arg(long, default_value_t = 3)]
+    warmup: usize,
+}
+
+pub struct Bench {
+    options: Options,
+    /// CPUs something else kept busy during the last measurement.
+    other_cpus: f64,
+}
+
+impl Bench {
+    pub fn new(options: Options) -> Bench {
+        Bench { options, other_cpus: 0.0 }
+    }
+
+    /// Times `f` and prints ms per call. `per_call`: amounts of work per call, printed as amounts per second.
+    pub fn ms(&mut self, workload: &str, f: impl FnMut() -> Result<()>, per_call: &[(&str, f64)]) -> Result<()> {
+        let seconds = self.times(f, 1)?;
+        let middle = median(&seconds);
+        let extras: Vec<_> = per_call.iter().map(|&(name, work)| (name, work / middle)).collect();
+        self.emit(workload, "time", "ms", &seconds.iter().map(|s| s * 1e3).collect::<Vec<_>>(), &extras);
+        Ok(())
+    }
+
+    /// Times `f`, `inner` calls a sample, and prints `work` per second.
+    pub fn rate(
+        &mut self,
+        workload: &str,
+        unit: &str,
+        work: f64,
+        inner: usize,
+        f: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let seconds = self.times(f, inner)?;
+        self.emit(workload, "throughput", unit, &seconds.iter().map(|s| work / s).collect::<Vec<_>>(), &[]);
+        Ok(())
+    }
+
+    /// Seconds per call, one sample per `inner` calls.
+    fn times(&mut self, mut f: impl FnMut() -> Result<()>, inner: usize) -> Result<Vec<f64>> {
+        for _ in 0..self.options.warmup {
+            f()?;
+        }
+        let (machine, own) = busy_seconds();
+        let started = Instant::now();
+        let mut samples = Vec::new();
+        loop {
+            let call = Instant::now();
+            for _ in 0..inner {
+                f()?;
+            }
+            samples.push(call.elapsed().as_secs_f64() / inner as f64);
+            let spent = started.elapsed().as_secs_f64();
+            let enough = samples.len() >= self.options.iters && spent >= self.options.seconds;
+            if enough || (spent >= self.options.max_seconds && samples.len() >= 3) {
+                let (machine_after, own_after) = busy_seconds();
+                self.other_cpus = ((machine_after - machine) - (own_after - own)).max(0.0) / spent;
+                return Ok(samples);
+            }
+        }
+    }
+
+    fn emit(&self, workload: &str, metric: &str, unit: &str, values: &[f64], extras: &[(&str, f64)]) {
+        let (min, max) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
+        let (median, min, max) = (rounded(median(values)), rounded(min), rounded(max));
+        let (n, threads, version) = (values.len(), self.options.threads, env!("CARGO_PKG_VERSION"));
+        let extra = |(name, value): &(&str, f64)| format!(", \"{name}\": {:?}", rounded(*value));
+        let extras: String = extras.iter().map(extra).collect();
+        let (other, rss) = ((self.other_cpus * 100.0).round() / 100.0, peak_rss_mb());
+        println!(
+            "{{\"system\": \"tapeflow\", \"workload\": \"{workload}\", \"metric\": \"{metric}\", \"unit\": \"{unit}\", \
+             \"median\": {median:?}, \"min\": {min:?}, \"max\": {max:?}, \"n\": {n}, \"threads\": {threads}, \
+             \"version\": \"{version}\"{extras}, \"other_cpus\": {other:?}, \"rss_mb\": {rss}}}"
+        );
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
+}
+
+/// To five significant digits.
+fn rounded(x: f64) -> f64 {
+    format!("{x:.4e}").parse().unwrap_or(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_rounded_to_five_digits() {
+        assert_eq!([45.678912, 123456.7, 0.0001234567].map(rounded), [45.679, 123460.0, 0.00012346]);
+        assert_eq!(median(&[3.0, 1.0, 2.0, 10.0]), 2.5);
+    }
+}

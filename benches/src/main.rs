@@ -1,0 +1,87 @@
+//! The bench binary behind `cargo xtask bench`: runs workloads in this process and prints one JSON line for each, with
+//! the names and keys of the peers' scripts. Owns the command line and the list of workloads.
+
+mod attention;
+mod gpt;
+mod harness;
+mod machine;
+mod matmul;
+mod nets;
+mod pointwise;
+mod rows;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use harness::{Bench, Options};
+
+type Workload = fn(&mut Bench, &str) -> tapeflow::Result<()>;
+
+/// By the names of the peers' `torch_bench.py`, in its order.
+const WORKLOADS: &[(&str, Workload)] = &[
+    ("sgemm_256", matmul::sgemm),
+    ("sgemm_512", matmul::sgemm),
+    ("sgemm_1024", matmul::sgemm),
+    ("sgemm_2048", matmul::sgemm),
+    ("gpt_cpu_train", gpt::train),
+    ("gpt_baby_train_b16", gpt::train),
+    ("gpt_baby_train_b64", gpt::train),
+    ("gpt_baby_drop_b16", gpt::train),
+    ("mlp_train", nets::mlp),
+    ("xor_train", nets::xor),
+    ("op_chain_16M", pointwise::chain),
+    ("op_softmax", rows::softmax),
+    ("op_layernorm_fwd", rows::layer_norm),
+    ("op_layernorm_fwdbwd", rows::layer_norm_backward),
+    ("op_attention_fwd", attention::forward),
+    ("op_attention_fwdbwd", attention::backward),
+];
+
+/// Names the peers have and tapeflow cannot run yet.
+const NOT_YET: &[&str] = &[
+    "bf16gemm_1024",
+    "bf16gemm_2048",
+    "gpt_baby_drop_b64",
+    "cnn_train",
+    "resnet20_train",
+    "gpt2_decode",
+    "gpt2_prefill512",
+    "gpt2_decode_bf16",
+    "gpt2_prefill512_bf16",
+];
+
+#[derive(Parser)]
+#[command(about = "Times tapeflow's workloads; prints one JSON line each")]
+struct Cli {
+    /// Workloads; none: list them.
+    names: Vec<String>,
+    #[command(flatten)]
+    options: Options,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.names.is_empty() {
+        let names = WORKLOADS.iter().map(|(name, _)| *name).chain(NOT_YET.iter().copied());
+        println!("workloads: {}", names.collect::<Vec<_>>().join(" "));
+        return ExitCode::SUCCESS;
+    }
+    tapeflow::set_threads(cli.options.threads);
+    let mut bench = Bench::new(cli.options);
+    let mut code = ExitCode::SUCCESS;
+    for name in &cli.names {
+        if let Some((_, workload)) = WORKLOADS.iter().find(|(known, _)| known == name) {
+            if let Err(error) = workload(&mut bench, name) {
+                eprintln!("{name} failed: {error}");
+                code = ExitCode::FAILURE;
+            }
+        } else if NOT_YET.contains(&name.as_str()) {
+            eprintln!("{name}: not yet");
+        } else {
+            eprintln!("unknown workload {name}");
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}

@@ -1,0 +1,17 @@
+//! Square matrix products in f32.
+
+use tapeflow::Result;
+use tapeflow::prelude::*;
+
+use crate::harness::Bench;
+
+/// `sgemm_N`: GFLOP/s of one product of two N × N matrices.
+pub fn sgemm(bench: &mut Bench, name: &str) -> Result<()> {
+    let n: usize = name.trim_start_matches("sgemm_").parse().unwrap_or(1024);
+    let generator = Generator::new(0);
+    let (a, b) = (generator.randn([n, n]), generator.randn([n, n]));
+    a.realize()?;
+    b.realize()?;
+    let work = 2.0 * (n as f64).powi(3) / 1e9;
+    bench.rate(name, "GFLOP/s", work, (1024 / n).pow(3).max(1), || a.matmul(&b).realize())
+}

@@ -1,0 +1,48 @@
+//! Row kernels: softmax, and layer normalisation with its backward.
+
+use tapeflow::Result;
+use tapeflow::prelude::*;
+
+use crate::harness::Bench;
+
+/// Read once, written once.
+fn gigabytes(shape: [usize; 2]) -> f64 {
+    2.0 * (shape[0] * shape[1]) as f64 * 4.0 / 1e9
+}
+
+/// Over rows of 1024.
+pub fn softmax(bench: &mut Bench, name: &str) -> Result<()> {
+    let shape = [4096, 1024];
+    let x = Generator::new(0).randn(shape);
+    x.realize()?;
+    no_grad(|| bench.ms(name, || x.softmax(-1).realize(), &[("gb_per_s", gigabytes(shape))]))
+}
+
+const NORMALISED: [usize; 2] = [4096, 768];
+
+/// Over rows of 768, with weight and bias.
+pub fn layer_norm(bench: &mut Bench, name: &str) -> Result<()> {
+    let (x, w, b) = layer_norm_inputs()?;
+    no_grad(|| bench.ms(name, || x.layer_norm(&w, Some(&b), 1e-5).realize(), &[("gb_per_s", gigabytes(NORMALISED))]))
+}
+
+/// The same with the gradients of all three inputs.
+pub fn layer_norm_backward(bench: &mut Bench, name: &str) -> Result<()> {
+    let (x, w, b) = layer_norm_inputs()?;
+    let cotangent = Generator::new(1).randn(NORMALISED);
+    cotangent.realize()?;
+    bench.ms(
+        name,
+        || {
+            let y = x.layer_norm(&w, Some(&b), 1e-5);
+            realize_all(&grad(&(&y * &cotangent).sum(), &[&x, &w, &b])?)
+        },
+        &[],
+    )
+}
+
+fn layer_norm_inputs() -> Result<(Tensor, Tensor, Tensor)> {
+    let x = Generator::new(0).randn(NORMALISED);
+    x.realize()?;
+    Ok((x, Tensor::ones([NORMALISED[1]], DType::F32), Tensor::zeros([NORMALISED[1]], DType::F32)))
+}

@@ -1,0 +1,366 @@
+//! From recorded graphs to results. `realize` is the way in: it copies the reachable part of the tape, finds or compiles the
+//! program, binds buffers and runs it. The passes stand in one list, in `compile`.
+
+mod differentiate;
+mod dump;
+pub(crate) mod expr;
+pub(crate) mod fuse;
+pub(crate) mod key;
+pub(crate) mod layout;
+mod merge;
+pub(crate) mod plan;
+mod schedule;
+pub(crate) mod world;
+
+use std::cell::Cell;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use crate::device::Kind;
+use crate::error::{Error, Problem};
+use crate::memory::Buffer;
+use crate::ops::Op;
+use crate::program::{Failure, Program};
+use crate::tape::{self, Locked, NodeId, TensorType};
+use crate::tensor::Tensor;
+use key::{Key, KeyWriter};
+use world::{Id, Ids, World};
+
+thread_local! {
+    static FUSE: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Runs what `f` realises on this thread with one kernel per operation: the bits are the same, which is what tests check with it.
+pub fn without_fusion<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FUSE.set(self.0);
+        }
+    }
+    let _restore = Restore(FUSE.replace(false));
+    f()
+}
+
+/// What is copied of the tape for one request.
+struct Request {
+    key: Key,
+    /// The nodes in canonical order: each after its inputs.
+    order: Vec<NodeId>,
+    /// Those whose values are wanted, as canonical numbers, and for each the bound input it replaces.
+    wanted: Vec<(u32, Option<u32>)>,
+    inputs: Vec<Arc<Buffer>>,
+    /// Canonical numbers of the bound nodes.
+    bound: Vec<u32>,
+    scalars: Vec<u64>,
+    /// Nodes that lent their buffers.
+    taken: Vec<NodeId>,
+    /// Realised nodes whose graphs end with the buffers that are taken.
+    ending: Vec<NodeId>,
+    device: Kind,
+}
+
+/// Computes `asked` now. `replaces` names leaves whose memory the corresponding tensor may take over: nobody else uses them, and on
+/// success they are gone.
+pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<(), Error> {
+    for tensor in asked {
+        tensor.check()?;
+    }
+    crate::autodiff::take_report()?;
+    let Some(first) = asked.first() else { return Ok(()) };
+    let device = first.ty().device.0;
+    let Some((request, copied)) = collect(asked, replaces, device) else { return Ok(()) };
+    let outcome = match copied {
+        Copied::Program(program) => run(&program, &request),
+        Copied::World(world, roots) => match compile(world, &roots, &request) {
+            Ok(program) => {
+                let program = Arc::new(program);
+                key::insert(request.key.clone(), program.clone());
+                run(&program, &request)
+            }
+            Err(failure) => Err(failure),
+        },
+    };
+    finish(request, outcome)
+}
+
+enum Copied {
+    Program(Arc<Program>),
+    World(World, Vec<Id>),
+}
+
+/// Walks the graph under the lock; `None` if everything is there already.
+fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind) -> Option<(Request, Copied)> {
+    let mut tape = tape::lock();
+    let (order, donated) = loop {
+        let roots: Vec<NodeId> =
+            asked.iter().map(|t| t.node()).filter(|n| tape.buffer[n.index()].is_none()).collect();
+        if roots.is_empty() && replaces.iter().all(Option::is_none) {
+            return None;
+        }
+        // Only memory that nobody else names can be taken over.
+        let sole = |n: &NodeId| tape.buffer[n.index()].as_ref().is_some_and(|b| Arc::strong_count(b) == 1);
+        let donated: Vec<Option<NodeId>> = replaces.iter().map(|r| r.filter(sole)).collect();
+        match walk(&mut tape, &roots, &donated) {
+            Some(order) => break (order, donated),
+            None => tape = tape.wait(),
+        }
+    };
+    let mut request = Request {
+        key: Key::default(),
+        order,
+        wanted: Vec::new(),
+        inputs: Vec::new(),
+        bound: Vec::new(),
+        scalars: Vec::new(),
+        taken: Vec::new(),
+        ending: Vec::new(),
+        device,
+    };
+    write_key(&tape, &mut request, asked, replaces, &donated);
+    let found = key::find(&request.key);
+    let copied = match found {
+        Some(program) => Copied::Program(program),
+        None => {
+            let (world, roots) = copy(&tape, &request);
+            Copied::World(world, roots)
+        }
+    };
+    // From here on the nodes must outlive their handles, and taken buffers must not be read by anybody else.
+    for &(number, _) in &request.wanted {
+        tape.pin(request.order[number as usize]);
+    }
+    for &node in donated.iter().flatten() {
+        let replaced = tape.marked(node).and_then(|n| request.bound.iter().position(|&b| b == n));
+        if replaced.is_some() {
+            tape.flags[node.index()].taken = true;
+            tape.buffer[node.index()] = None;
+            request.taken.push(node);
+            tape.pin(node);
+        }
+    }
+    if !request.taken.is_empty() {
+        request.ending = depending_on(&mut tape, &request.taken, |tape, n| tape.buffer[n.index()].is_some());
+        for &node in &request.ending {
+            tape.pin(node);
+        }
+    }
+    Some((request, copied))
+}
+
+/// The nodes reachable from `roots`, inputs first, and from every live tensor that depends on a donated leaf: those must be computed
+/// before the leaf is gone. `None`: another thread's program has taken a buffer that is needed.
+fn walk(tape: &mut Locked, roots: &[NodeId], donated: &[Option<NodeId>]) -> Option<Vec<NodeId>> {
+    let donated: Vec<NodeId> = donated.iter().flatten().copied().collect();
+    let mut roots = roots.to_vec();
+    if !donated.is_empty() {
+        let live = |tape: &Locked, n: NodeId| tape.flags[n.index()].handle && tape.buffer[n.index()].is_none();
+        roots.extend(depending_on(tape, &donated, live));
+    }
+    tape.begin_walk();
+    const OPEN: u32 = u32::MAX;
+    let mut order: Vec<NodeId> = Vec::new();
+    let mut stack: Vec<NodeId> = roots.into_iter().rev().chain(donated).collect();
+    while let Some(&node) = stack.last() {
+        match tape.marked(node) {
+            None => {
+                if tape.flags[node.index()].taken {
+                    return None;
+                }
+                tape.set_mark(node, OPEN);
+                let inputs = tape.inputs[node.index()].clone();
+                stack.extend(inputs.iter().rev().filter(|i| tape.marked(**i).is_none()));
+            }
+            Some(OPEN) => {
+                tape.set_mark(node, order.len() as u32);
+                order.push(node);
+                stack.pop();
+            }
+            Some(_) => {
+                stack.pop();
+            }
+        }
+    }
+    Some(order)
+}
+
+/// The recorded nodes that depend on one of `leaves` and satisfy `is_wanted`, in order of recording.
+fn depending_on(tape: &mut Locked, leaves: &[NodeId], is_wanted: impl Fn(&Locked, NodeId) -> bool) -> Vec<NodeId> {
+    tape.begin_walk();
+    for &leaf in leaves {
+        tape.set_mark(leaf, 0);
+    }
+    let recorded: Vec<NodeId> = tape.recorded().collect();
+    let mut found = Vec::new();
+    for node in recorded {
+        if tape.inputs[node.index()].iter().any(|i| tape.marked(*i).is_some()) {
+            tape.set_mark(node, 0);
+            if is_wanted(tape, node) {
+                found.push(node);
+            }
+        }
+    }
+    found
+}
+
+fn write_key(
+    tape: &Locked,
+    request: &mut Request,
+    asked: &[&Tensor],
+    replaces: &[Option<NodeId>],
+    donated: &[Option<NodeId>],
+) {
+    let is_asked = |node: NodeId| asked.iter().position(|t| t.node() == node);
+    let keep_graphs = donated.iter().all(Option::is_none);
+    let mut words = Vec::with_capacity(request.order.len() * 16);
+    words.push(u64::from(FUSE.get()));
+    words.push(request.device as u64);
+    for (number, &node) in request.order.iter().enumerate() {
+        let i = node.index();
+        let op = &tape.op[i];
+        let arguments = op.arguments();
+        op.hash(&mut KeyWriter(&mut words));
+        request.scalars.extend(arguments);
+        tape.ty[i].hash(&mut KeyWriter(&mut words));
+        words.extend(tape.inputs[i].iter().map(|&input| u64::from(tape.marked(input).unwrap_or(u32::MAX))));
+        if let Some(buffer) = &tape.buffer[i] {
+            request.bound.push(number as u32);
+            request.inputs.push(buffer.clone());
+            words.push(1);
+            continue;
+        }
+        let flags = tape.flags[i];
+        let primitive = op.primitive();
+        let is_view = primitive.is_some_and(|p| p.is_view());
+        let saved = keep_graphs && flags.grad && primitive.is_some_and(|p| p.is_saved());
+        let is_gradient = matches!(op, Op::Gradient(_));
+        let depends_on_asked = is_asked(node).is_some();
+        if !is_gradient && (depends_on_asked || (flags.handle && (!is_view || !keep_graphs)) || saved) {
+            words.push(2);
+            request.wanted.push((number as u32, None));
+        } else {
+            words.push(0);
+        }
+    }
+    // Which leaf each updated tensor takes over.
+    for (k, tensor) in asked.iter().enumerate() {
+        let leaf = replaces.get(k).copied().flatten().filter(|l| donated.get(k).copied().flatten() == Some(*l));
+        let (Some(leaf), Some(number)) = (leaf, tape.marked(tensor.node())) else { continue };
+        let input = tape.marked(leaf).and_then(|n| request.bound.iter().position(|&b| b == n));
+        if let (Some(input), Some(entry)) = (input, request.wanted.iter_mut().find(|w| w.0 == number)) {
+            entry.1 = Some(input as u32);
+            words.extend([3, u64::from(number), input as u64]);
+        }
+    }
+    request.key = Key { words };
+}
+
+fn copy(tape: &Locked, request: &Request) -> (World, Vec<Id>) {
+    let mut world = World::default();
+    let mut ids: Vec<Id> = Vec::with_capacity(request.order.len());
+    let mut slot = 0;
+    for (number, &node) in request.order.iter().enumerate() {
+        let i = node.index();
+        world.current_origin = number as u32;
+        let op = tape.op[i].with_slots(slot);
+        slot += tape.op[i].arguments().len();
+        let numbers = tape.inputs[i].iter().filter_map(|&input| tape.marked(input));
+        let inputs: Ids = numbers.map(|n| ids[n as usize]).collect();
+        let ty = tape.ty[i].clone();
+        let input = request.bound.iter().position(|&b| b == number as u32);
+        ids.push(match input {
+            Some(input) => world.bind(op, inputs, ty, input as u32),
+            None => world.push(op, &inputs, ty),
+        });
+    }
+    let roots = request.wanted.iter().map(|&(number, _)| ids[number as usize]).collect();
+    (world, roots)
+}
+
+/// The passes, in order.
+fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program, Failure> {
+    let mut dump = dump::Dump::requested();
+    let failed = |world: &World, (id, problem): (Id, Problem)| Failure {
+        origin: world.origin.get(id.index()).copied().unwrap_or(0),
+        problem,
+    };
+    dump.world("record", &world, roots);
+    let roots = differentiate::differentiate(&mut world, roots).map_err(|e| failed(&world, e))?;
+    dump.world("differentiate", &world, &roots);
+    let outputs: Vec<(Id, Option<u32>)> =
+        roots.iter().zip(&request.wanted).map(|(&id, &(_, replaces))| (id, replaces)).collect();
+    if request.device == Kind::Reference {
+        let graph = crate::reference::Graph::new(world, &roots);
+        return Ok(Program::interpreted(graph));
+    }
+    let steps = fuse::fuse(&world, &roots, FUSE.get()).map_err(|e| failed(&world, e))?;
+    dump.steps("fuse", &world, &steps);
+    let mut program = schedule::schedule(&world, &steps, &outputs).map_err(|e| failed(&world, e))?;
+    dump.program("schedule", &program);
+    program.dump = dump.finish();
+    Ok(program)
+}
+
+fn run(program: &Program, request: &Request) -> Result<Vec<Arc<Buffer>>, Failure> {
+    // SAFETY: the key fixes dtypes and shapes of the inputs; taken buffers were withdrawn from the tape under its lock.
+    unsafe { program.run(&request.inputs, &request.scalars) }
+}
+
+/// Writes the results to the tape, or gives back what was taken.
+fn finish(request: Request, outcome: Result<Vec<Arc<Buffer>>, Failure>) -> Result<(), Error> {
+    let Request { order, wanted, mut inputs, bound, taken, ending, .. } = request;
+    let mut tape = tape::lock();
+    let result = match outcome {
+        Ok(outputs) => {
+            let updates = !taken.is_empty();
+            for (&(number, _), buffer) in wanted.iter().zip(outputs) {
+                let node = order[number as usize];
+                let i = node.index();
+                if tape.buffer[i].is_none() {
+                    tape.buffer[i] = Some(buffer);
+                }
+                // What backward may still need keeps its graph, unless the values that graph begins with are gone.
+                if updates || !tape.flags[i].grad {
+                    tape.drop_inputs(node);
+                }
+            }
+            for &node in &ending {
+                tape.drop_inputs(node);
+            }
+            Ok(())
+        }
+        Err(Failure { origin, problem }) => {
+            for &node in &taken {
+                let number = order.iter().position(|&n| n == node);
+                let input = number.and_then(|n| bound.iter().position(|&b| b == n as u32));
+                if let Some(input) = input {
+                    tape.buffer[node.index()] = Some(inputs[input].clone());
+                }
+            }
+            let node = order.get(origin as usize).or(order.last());
+            Err(node.map(|&n| Error::new(tape.op[n.index()].name(), problem.clone(), tape.site[n.index()])))
+                .map_err(|e| e.unwrap_or_else(|| Error::new("realize", problem, tape::site::Site::here())))
+        }
+    };
+    inputs.clear();
+    for &node in &taken {
+        tape.flags[node.index()].taken = false;
+    }
+    for node in wanted.iter().map(|w| order[w.0 as usize]).chain(taken.iter().copied()).chain(ending) {
+        tape.unpin(node);
+    }
+    if !taken.is_empty() {
+        tape.notify();
+    }
+    result
+}
+
+/// How many programs were compiled since the start, and how many are kept.
+pub fn program_cache() -> (u64, usize) {
+    key::counts()
+}
+
+/// A value's type, for a program's printed form.
+pub(crate) fn describe(ty: &TensorType) -> String {
+    format!("{} {}", ty.dtype, ty.shape)
+}

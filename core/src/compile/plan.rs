@@ -1,0 +1,180 @@
+//! The plan pass: gives every value a place. Values that outlive the program are its outputs; the others share one arena,
+//! at offsets where no other value lives at the same time; an update may take the place of what it replaces.
+
+use std::collections::HashMap;
+
+use super::expr::ExprSource;
+use super::fuse::{Draft, Step};
+use super::world::{Id, World};
+use crate::memory::ALIGN;
+use crate::program::kernel::{Layout, OutputKind};
+
+/// Where a value lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// Bytes from the start of the arena.
+    Arena(usize),
+    /// A buffer bound when the program runs.
+    Input(u32),
+    /// A buffer made when the program runs.
+    Output(u32),
+}
+
+/// The result of the pass.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub place: HashMap<Id, Place>,
+    /// Offset in the arena of each step's shared partial results.
+    pub partial: Vec<usize>,
+    pub arena_bytes: usize,
+    /// For each output: the input whose memory it takes over, if it may.
+    pub in_place: Vec<Option<u32>>,
+}
+
+/// A range of the arena and the steps it is in use by.
+struct Lease {
+    value: Option<Id>,
+    step: usize,
+    bytes: usize,
+    first: usize,
+    last: usize,
+}
+
+/// `outputs`: what survives, with the input it would replace.
+pub(crate) fn plan(
+    world: &World,
+    steps: &[Step],
+    partial_bytes: &[usize],
+    outputs: &[(Id, Option<u32>)],
+) -> Plan {
+    let mut plan = Plan { partial: vec![0; steps.len()], ..Plan::default() };
+    let (mut first, mut last) = (HashMap::new(), HashMap::new());
+    for (i, step) in steps.iter().enumerate() {
+        for id in step.writes() {
+            first.entry(id).or_insert(i);
+            last.insert(id, i);
+        }
+        for id in step.reads() {
+            last.insert(id, i);
+        }
+    }
+    for id in (0..world.len() as u32).map(Id) {
+        if let Some(input) = world.bound[id.index()] {
+            plan.place.insert(id, Place::Input(input));
+        }
+    }
+    for (k, &(id, replaces)) in outputs.iter().enumerate() {
+        let replaced = replaces.filter(|&input| may_replace(world, steps, id, input));
+        plan.in_place.push(replaced);
+        plan.place.entry(id).or_insert(match replaced {
+            Some(input) => Place::Input(input),
+            None => Place::Output(k as u32),
+        });
+    }
+    let mut leases: Vec<Lease> = Vec::new();
+    for (i, &bytes) in partial_bytes.iter().enumerate().filter(|(_, b)| **b > 0) {
+        leases.push(Lease { value: None, step: i, bytes, first: i, last: i });
+    }
+    for (&id, &start) in &first {
+        if !plan.place.contains_key(&id) {
+            let bytes = world.ty[id.index()].bytes().max(1);
+            leases.push(Lease { value: Some(id), step: start, bytes, first: start, last: last[&id] });
+        }
+    }
+    // Largest first; the order of equals must not depend on a hash map's.
+    leases.sort_by_key(|l| (std::cmp::Reverse(l.bytes), l.first, l.value));
+    let mut placed: Vec<(usize, usize, usize, usize)> = Vec::new();
+    for lease in &leases {
+        let bytes = lease.bytes.next_multiple_of(ALIGN);
+        let mut taken: Vec<(usize, usize)> = placed
+            .iter()
+            .filter(|(_, _, first, last)| *first <= lease.last && lease.first <= *last)
+            .map(|&(start, end, ..)| (start, end))
+            .collect();
+        taken.sort_unstable();
+        let offset = taken.iter().fold((0, false), |(at, done), &(start, end)| {
+            if done || at + bytes <= start { (at, true) } else { (at.max(end), false) }
+        });
+        let offset = offset.0;
+        placed.push((offset, offset + bytes, lease.first, lease.last));
+        plan.arena_bytes = plan.arena_bytes.max(offset + bytes);
+        match lease.value {
+            Some(id) => {
+                plan.place.insert(id, Place::Arena(offset));
+            }
+            None => plan.partial[lease.step] = offset,
+        }
+    }
+    plan
+}
+
+/// Whether the step that writes `id` may write over `input`: it reads it only element by element at the same places, writes the
+/// whole of it once, and nothing reads it later.
+fn may_replace(world: &World, steps: &[Step], id: Id, input: u32) -> bool {
+    let is_input = |x: Id| world.bound[x.index()] == Some(input);
+    let mut writers = steps.iter().enumerate().filter(|(_, s)| s.writes().contains(&id));
+    let (Some((at, writer)), None) = (writers.next(), writers.next()) else { return false };
+    let Draft::Group(group) = &writer.draft else { return false };
+    let whole = Layout::contiguous(&group.expr.space);
+    let stores_whole =
+        group.outputs.iter().any(|(o, kind)| *o == id && *kind == OutputKind::Store(whole.clone()));
+    let same_place = group.expr.sources.iter().all(|s| match s {
+        ExprSource::Node { id, layout } => !is_input(*id) || *layout == whole,
+        _ => true,
+    });
+    let read_later = steps[at + 1..].iter().any(|s| s.reads().into_iter().any(is_input));
+    stores_whole && same_place && !read_later && !group.expr.is_row()
+}
+
+/// The steps each step must wait for: whoever wrote what it reads, and whoever used the memory it writes.
+pub(crate) fn dependencies(world: &World, steps: &[Step], partial_bytes: &[usize], plan: &Plan) -> Vec<Vec<u32>> {
+    #[derive(Clone, Copy)]
+    struct Use {
+        place: Place,
+        bytes: usize,
+        step: usize,
+        writes: bool,
+    }
+    let overlaps = |a: &Use, b: &Use| match (a.place, b.place) {
+        (Place::Arena(x), Place::Arena(y)) => x < y + b.bytes && y < x + a.bytes,
+        (x, y) => x == y,
+    };
+    let mut uses: Vec<Use> = Vec::new();
+    let mut out: Vec<Vec<u32>> = Vec::with_capacity(steps.len());
+    let fallible = |s: &Step| {
+        use crate::program::kernel::Kernel;
+        matches!(&s.draft, Draft::Kernel { kernel: Kernel::CheckIndex(_) | Kernel::Gather(_) | Kernel::ScatterAdd(_), .. })
+    };
+    for (i, step) in steps.iter().enumerate() {
+        let mut mine: Vec<Use> = Vec::new();
+        let place = |id: Id| plan.place[&id];
+        let bytes = |id: Id| world.ty[id.index()].bytes().max(1);
+        mine.extend(step.reads().into_iter().map(|id| Use { place: place(id), bytes: bytes(id), step: i, writes: false }));
+        mine.extend(step.writes().into_iter().map(|id| Use { place: place(id), bytes: bytes(id), step: i, writes: true }));
+        if partial_bytes[i] > 0 {
+            mine.push(Use { place: Place::Arena(plan.partial[i]), bytes: partial_bytes[i], step: i, writes: true });
+        }
+        let mut waits: Vec<u32> = Vec::new();
+        for m in &mine {
+            waits.extend(uses.iter().filter(|u| (u.writes || m.writes) && overlaps(u, m)).map(|u| u.step as u32));
+        }
+        // Nothing is updated in place before every check of the program has passed: a step is all or nothing.
+        if mine.iter().any(|m| m.writes && matches!(m.place, Place::Input(_))) {
+            waits.extend((0..steps.len()).filter(|&s| s != i && fallible(&steps[s])).map(|s| s as u32));
+        }
+        waits.sort_unstable();
+        waits.dedup();
+        // What a writer waited for, its readers need not wait for again: older uses of memory it covered are forgotten.
+        uses.retain(|u| !mine.iter().any(|m| m.writes && covers(m.place, m.bytes, u.place, u.bytes)));
+        uses.extend(mine);
+        out.push(waits);
+    }
+    out
+}
+
+fn covers(a: Place, a_bytes: usize, b: Place, b_bytes: usize) -> bool {
+    match (a, b) {
+        (Place::Arena(x), Place::Arena(y)) => x <= y && y + b_bytes <= x + a_bytes,
+        (x, y) => x == y,
+    }
+}

@@ -1,0 +1,63 @@
+//! The CPU device: kernels compiled to loops over vector primitives, for the best instruction set of the machine.
+//! Knows neither the tape nor the pool; `compile` is its one entry.
+
+mod cut;
+mod fold;
+mod group;
+mod index;
+mod isa;
+mod lower;
+mod math;
+mod matmul;
+mod output;
+mod scatter;
+mod space;
+mod table;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+use std::sync::Arc;
+
+use tapeflow_ir::DType;
+
+pub use isa::{Isa, IsaError};
+
+use crate::program::kernel::{Executable, Kernel};
+
+/// Why a kernel cannot be compiled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// The instruction set is missing.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
+    /// An operation that does not exist for its dtype.
+    #[error("{op} is not defined for {dtype}")]
+    Undefined {
+        /// The operation.
+        op: String,
+        /// The dtype it was asked for.
+        dtype: DType,
+    },
+    /// A description that breaks its own rules.
+    #[error("malformed kernel: {0}")]
+    Malformed(&'static str),
+}
+
+/// Compiles a kernel for this machine.
+///
+/// # Errors
+/// If this machine lacks the instruction set, or the description is not one that the compiler may give.
+pub fn compile(kernel: &Kernel, isa: Isa) -> Result<Arc<dyn Executable>, CompileError> {
+    if !isa.is_available() {
+        return Err(IsaError::Unavailable(isa).into());
+    }
+    Ok(match kernel {
+        Kernel::Group(group) => Arc::new(group::compile(group, isa)?),
+        Kernel::Matmul(matmul) => matmul::compile(matmul, isa)?,
+        Kernel::Gather(gather) => Arc::new(index::GatherKernel::new(gather)?),
+        Kernel::ScatterAdd(scatter) => Arc::new(scatter::ScatterAddKernel::new(&scatter.0, isa)?),
+        Kernel::ArgReduce(reduce) => index::arg_reduce(reduce, isa)?,
+        Kernel::CheckIndex(check) => Arc::new(index::CheckIndexKernel::new(check)?),
+    })
+}

@@ -1,0 +1,50 @@
+//! The core of tapeflow: tensors recorded on a tape, differentiated, fused, planned and run on a worker pool; the reference
+//! device; and the scalar engine. It knows no Vulkan and no layers.
+
+extern crate self as tapeflow;
+
+mod autodiff;
+mod compile;
+mod cpu;
+mod device;
+mod error;
+mod generator;
+mod memory;
+mod ops;
+mod parameter;
+pub mod pool;
+mod program;
+mod random;
+mod reference;
+mod row;
+pub mod scalar;
+mod tape;
+mod tensor;
+mod training;
+
+pub use autodiff::{Gradients, grad, grad_with, no_grad};
+pub use compile::{program_cache, without_fusion};
+pub use device::Device;
+pub use error::{Error, Problem, Result};
+pub use generator::{Generator, default_generator, manual_seed};
+pub use memory::{MemoryReport, memory_report, reset_memory_peak, set_memory_limit};
+pub use ops::attention::causal_attention;
+pub use ops::registry;
+pub use parameter::{Parameter, Slot, commit};
+pub use pool::set_threads;
+pub use row::{Lanes, Row};
+pub use tapeflow_ir::DType;
+pub use tapeflow_macros::kernel;
+pub use tensor::Tensor;
+pub use tensor::element::Element;
+pub use tensor::shape::{IntoAxes, IntoExtents, IntoRange, Shape};
+pub use training::{is_training, with_training};
+
+/// What generated code names; not for use by hand.
+#[doc(hidden)]
+pub mod __macro {
+    pub use crate::ops::kernel::map;
+    pub use crate::row::Lanes;
+    pub use crate::tape::site::{scope, scope_index};
+    pub use tapeflow_ir as ir;
+}

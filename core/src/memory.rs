@@ -1,0 +1,208 @@
+//! Host memory: aligned blocks that are kept and lent again, so that a steady training step asks the system for nothing.
+//! Owns allocation and its accounting; knows no tensors.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::HashMap;
+use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::Problem;
+
+/// Every buffer starts at a multiple of this: a cache line, and the widest vector register.
+pub(crate) const ALIGN: usize = 64;
+
+/// Memory of one tensor or one arena.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    address: NonNull<u8>,
+    /// Bytes asked for.
+    len: usize,
+    /// Bytes of the block: a size class.
+    class: usize,
+}
+
+// SAFETY: a buffer is plain memory; who may write it when is decided by the programs that bind it.
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
+
+#[derive(Default)]
+struct Shelf {
+    /// Blocks nobody uses, by size class.
+    idle: HashMap<usize, Vec<NonNull<u8>>>,
+    idle_bytes: usize,
+    live_bytes: usize,
+    peak_bytes: usize,
+    limit: Option<usize>,
+    from_system: u64,
+}
+
+// SAFETY: the pointers on the shelf are owned by it alone.
+unsafe impl Send for Shelf {}
+
+static SHELF: Mutex<Option<Shelf>> = Mutex::new(None);
+
+/// What the host memory of tensors amounts to, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryReport {
+    /// In buffers that are in use.
+    pub live: usize,
+    /// The most that was in use at once.
+    pub peak: usize,
+    /// In blocks kept for the next buffers.
+    pub idle: usize,
+    /// How often the system was asked for a block.
+    pub system_allocations: u64,
+}
+
+/// What the host memory of tensors amounts to at the moment.
+pub fn memory_report() -> MemoryReport {
+    with_shelf(|s| MemoryReport {
+        live: s.live_bytes,
+        peak: s.peak_bytes,
+        idle: s.idle_bytes,
+        system_allocations: s.from_system,
+    })
+}
+
+/// Starts a new measurement of the peak.
+pub fn reset_memory_peak() {
+    with_shelf(|s| s.peak_bytes = s.live_bytes);
+}
+
+/// Refuses to hold more than `bytes` in tensors at once; `None` lifts the limit.
+pub fn set_memory_limit(bytes: Option<usize>) {
+    with_shelf(|s| s.limit = bytes);
+}
+
+fn with_shelf<T>(f: impl FnOnce(&mut Shelf) -> T) -> T {
+    let mut guard = SHELF.lock().unwrap_or_else(PoisonError::into_inner);
+    f(guard.get_or_insert_default())
+}
+
+/// Sizes are rounded up so that few classes serve many shapes: to a cache line when small, to an eighth of the power of two below when not.
+fn size_class(bytes: usize) -> Option<usize> {
+    if bytes <= 4096 {
+        return Some(bytes.max(1).next_multiple_of(ALIGN));
+    }
+    let step = (1usize << (usize::BITS - 1 - bytes.leading_zeros())) / 8;
+    bytes.checked_next_multiple_of(step)
+}
+
+impl Buffer {
+    /// A block of `len` bytes with unspecified contents.
+    pub fn new(len: usize, purpose: &'static str) -> Result<Buffer, Problem> {
+        let refused = |reason: &str| Problem::Memory { needed: len, purpose, reason: reason.into() };
+        let class = size_class(len).filter(|&c| c < isize::MAX as usize - ALIGN);
+        let class = class.ok_or_else(|| refused("no machine has as many"))?;
+        let kept = with_shelf(|s| {
+            if let Some(limit) = s.limit
+                && s.live_bytes + class > limit
+            {
+                return Err(refused(&format!("{} are in use and the limit is {limit}", s.live_bytes)));
+            }
+            s.live_bytes += class;
+            s.peak_bytes = s.peak_bytes.max(s.live_bytes);
+            let kept = s.idle.get_mut(&class).and_then(Vec::pop);
+            match kept {
+                Some(_) => s.idle_bytes -= class,
+                None => s.from_system += 1,
+            }
+            Ok(kept)
+        })?;
+        let address = kept.or_else(|| system_alloc(class));
+        let Some(address) = address else {
+            with_shelf(|s| s.live_bytes -= class);
+            return Err(refused("the system has no more memory"));
+        };
+        Ok(Buffer { address, len, class })
+    }
+
+    /// The first byte.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.address.as_ptr()
+    }
+
+    /// Bytes asked for.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// A buffer holding a copy of `bytes`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Buffer, Problem> {
+        let buffer = Buffer::new(bytes.len(), "a tensor")?;
+        // SAFETY: the block has at least `bytes.len()` bytes and is ours alone.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), buffer.as_ptr(), bytes.len()) };
+        Ok(buffer)
+    }
+
+    /// The contents.
+    ///
+    /// # Safety
+    /// All bytes were written, and nobody writes them while the slice lives.
+    pub unsafe fn bytes(&self) -> &[u8] {
+        // SAFETY: the block has `len` bytes; the caller answers for their contents.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) }
+    }
+}
+
+fn block_layout(class: usize) -> Option<Layout> {
+    Layout::from_size_align(class, ALIGN).ok()
+}
+
+fn system_alloc(class: usize) -> Option<NonNull<u8>> {
+    // SAFETY: classes are at least `ALIGN` bytes.
+    block_layout(class).and_then(|layout| NonNull::new(unsafe { alloc(layout) }))
+}
+
+fn system_free(address: NonNull<u8>, class: usize) {
+    if let Some(layout) = block_layout(class) {
+        // SAFETY: the block came from `system_alloc` with the same class.
+        unsafe { dealloc(address.as_ptr(), layout) };
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let surplus = with_shelf(|s| {
+            s.live_bytes -= self.class;
+            s.idle.entry(self.class).or_default().push(self.address);
+            s.idle_bytes += self.class;
+            // What is kept never exceeds what has been in use at once: a run's peak can come again.
+            let mut surplus = Vec::new();
+            if s.idle_bytes + s.live_bytes > s.peak_bytes.max(1 << 26) + (s.peak_bytes >> 3) {
+                for (&class, blocks) in &mut s.idle {
+                    if class != self.class {
+                        s.idle_bytes -= class * blocks.len();
+                        surplus.extend(blocks.drain(..).map(|b| (b, class)));
+                    }
+                }
+            }
+            surplus
+        });
+        for (address, class) in surplus {
+            system_free(address, class);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_waste_at_most_an_eighth() {
+        for bytes in [0, 1, 64, 65, 4096, 4097, 10_000, 1 << 20, (1 << 20) + 1, 123_456_789] {
+            let class = size_class(bytes).unwrap();
+            assert!(class >= bytes && class % ALIGN == 0);
+            assert!(bytes < 4096 || class - bytes <= bytes / 8, "{bytes} -> {class}");
+        }
+        assert_eq!(size_class(usize::MAX), None);
+    }
+
+    #[test]
+    fn absurd_sizes_are_errors() {
+        assert!(matches!(Buffer::new(usize::MAX, "a test"), Err(Problem::Memory { .. })));
+        assert!(matches!(Buffer::new(1 << 60, "a test"), Err(Problem::Memory { .. })));
+    }
+}

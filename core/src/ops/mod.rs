@@ -1,0 +1,173 @@
+//! The operations. A primitive is a node's component and has one file with its shape rule, vjp, lowering and reference;
+//! everything else is composed of primitives, most of it by `#[kernel]` functions, and has one file or block too.
+//!
+//! Nothing outside an operation's own file asks which operation a node is: passes go through [`Primitive`].
+
+pub(crate) mod activation;
+pub(crate) mod arithmetic;
+pub(crate) mod arg_reduce;
+pub(crate) mod attention;
+pub(crate) mod cast;
+pub(crate) mod check_index;
+pub(crate) mod concat;
+pub(crate) mod detach;
+pub(crate) mod dropout;
+pub(crate) mod gather;
+pub(crate) mod gradient;
+pub(crate) mod kernel;
+pub(crate) mod loss;
+pub(crate) mod matmul;
+pub(crate) mod movement;
+pub(crate) mod norm;
+pub(crate) mod pad;
+pub(crate) mod reduce;
+pub mod registry;
+pub(crate) mod softmax;
+pub(crate) mod source;
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use crate::compile::fuse::Lower;
+use crate::compile::world::Vjp;
+use crate::error::Problem;
+use crate::reference::Array;
+use crate::tape::TensorType;
+
+/// Whether a cotangent of the result reaches an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// It does.
+    Carries,
+    /// It need not: the input only chooses (an index, a condition), or the user said `detach`.
+    Stops,
+    /// The result depends on the input's value through something without a derivative: an error.
+    Severed,
+}
+
+/// What the passes ask of an operation.
+pub(crate) trait Primitive {
+    /// Its name in errors, dumps and profiles.
+    fn name(&self) -> Cow<'static, str>;
+
+    /// Whether a cotangent reaches input `input`.
+    fn flow(&self, input: usize, types: &[&TensorType]) -> Flow {
+        if types[input].dtype.is_float() { Flow::Carries } else { Flow::Stops }
+    }
+
+    /// Contributes the cotangents of the inputs.
+    fn vjp(&self, _cx: &mut Vjp<'_>) {}
+
+    /// Makes an expression or steps of it.
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem>;
+
+    /// Whether its inputs must lie in memory before it starts.
+    fn reads_memory(&self) -> bool {
+        false
+    }
+
+    /// Whether it only renames or moves its input's elements.
+    fn is_view(&self) -> bool {
+        false
+    }
+
+    /// Whether backward wants the result kept rather than computed again.
+    fn is_saved(&self) -> bool {
+        false
+    }
+
+    /// What the reference device computes.
+    fn evaluate(&self, inputs: &[&Array], ty: &TensorType, arguments: &[u64]) -> Result<Array, Problem>;
+}
+
+macro_rules! primitives {
+    ($($(#[$doc:meta])* $variant:ident($ty:ty)),* $(,)?) => {
+        /// The component that says what a node computes. Leaves compute nothing: their buffer is bound.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+        pub(crate) enum Op {
+            /// A buffer.
+            #[default]
+            Leaf,
+            $($(#[$doc])* $variant($ty),)*
+        }
+
+        impl Op {
+            /// The passes' view of it; `None` for leaves.
+            pub fn primitive(&self) -> Option<&dyn Primitive> {
+                match self {
+                    Op::Leaf => None,
+                    $(Op::$variant(p) => Some(p),)*
+                }
+            }
+        }
+
+        $(impl From<$ty> for Op {
+            fn from(p: $ty) -> Op { Op::$variant(p) }
+        })*
+    };
+}
+
+primitives! {
+    /// A scalar or row function applied to elements or rows.
+    Kernel(kernel::KernelOp),
+    /// Sum, max or min over axes.
+    Reduce(reduce::ReduceOp),
+    /// Reshape, permute, expand, slice.
+    Movement(movement::Movement),
+    /// Placed among zeros.
+    Pad(pad::Pad),
+    /// Joined along an axis.
+    Concat(concat::Concat),
+    /// Contraction.
+    Matmul(matmul::Matmul),
+    /// Rows picked by index.
+    Gather(gather::Gather),
+    /// Rows added into by index.
+    ScatterAdd(gather::ScatterAdd),
+    /// Index of an extreme.
+    ArgReduce(arg_reduce::ArgReduce),
+    /// The index itself, once it is known to be in range.
+    CheckIndex(check_index::CheckIndex),
+    /// A float given by the host.
+    Scalar(source::Scalar),
+    /// A constant of the program.
+    Constant(source::Constant),
+    /// Its own index along an axis.
+    Iota(source::Iota),
+    /// Uniform random numbers.
+    Random(source::Random),
+    /// The operand without its derivative.
+    Detach(detach::Detach),
+    /// All cotangents of one root.
+    Gradient(gradient::Gradient),
+    /// One of them.
+    GradientOf(gradient::GradientOf),
+}
+
+/// Values that change from run to run without changing the program: they are bound to slots, and are no part of the key.
+pub(crate) type Arguments = SmallVec<[u64; 2]>;
+
+impl Op {
+    pub fn name(&self) -> Cow<'static, str> {
+        self.primitive().map_or(Cow::Borrowed("leaf"), |p| p.name())
+    }
+
+    /// The host's values in it.
+    pub fn arguments(&self) -> Arguments {
+        match self {
+            Op::Scalar(s) => s.arguments(),
+            Op::Random(r) => r.arguments(),
+            _ => Arguments::new(),
+        }
+    }
+
+    /// The same operation reading its arguments from slot `first` on.
+    pub fn with_slots(&self, first: usize) -> Op {
+        match self {
+            Op::Scalar(s) => s.with_slot(first).into(),
+            Op::Random(r) => r.with_slot(first).into(),
+            other => other.clone(),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Reductions over axes: sum, max, min, and what is made of them: mean, variance.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+use tapeflow_ir::Reduce;
+
+use super::arithmetic::templates;
+use super::kernel::KernelOp;
+use super::Primitive;
+use crate::compile::fuse::Lower;
+use crate::compile::world::Vjp;
+use crate::error::{Error, Problem};
+use crate::reference::Array;
+use crate::tape::TensorType;
+use crate::tape::site::Site;
+use crate::tensor::Tensor;
+use crate::tensor::shape::{IntoAxes, Shape};
+
+/// A reduction that drops its axes, which are sorted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ReduceOp {
+    op: Reduce,
+    axes: SmallVec<[usize; 6]>,
+}
+
+impl ReduceOp {
+    pub fn new(op: Reduce, mut axes: SmallVec<[usize; 6]>) -> ReduceOp {
+        axes.sort_unstable();
+        ReduceOp { op, axes }
+    }
+
+    pub fn shape_of(&self, from: &Shape) -> Shape {
+        Shape((0..from.len()).filter(|a| !self.axes.contains(a)).map(|a| from[a]).collect())
+    }
+
+    /// The operand's shape with the reduced axes as 1.
+    fn kept_shape(&self, from: &Shape) -> Shape {
+        Shape((0..from.len()).map(|a| if self.axes.contains(&a) { 1 } else { from[a] }).collect())
+    }
+}
+
+impl Primitive for ReduceOp {
+    fn name(&self) -> Cow<'static, str> {
+        let name = match self.op {
+            Reduce::Sum => "sum",
+            Reduce::Max => "max",
+            Reduce::Min => "min",
+        };
+        format!("{name} {:?}", &self.axes[..]).into()
+    }
+
+    fn is_saved(&self) -> bool {
+        true
+    }
+
+    /// Sum: the cotangent repeats. Max and min: it is shared evenly by the elements equal to the extreme.
+    fn vjp(&self, cx: &mut Vjp<'_>) {
+        let shape = cx.input_shape(0);
+        let kept = self.kept_shape(&shape);
+        let cotangent = cx.world.reshape(cx.cotangent, kept.clone());
+        let value = match self.op {
+            Reduce::Sum => cx.world.expand(cotangent, shape),
+            Reduce::Max | Reduce::Min => {
+                let (x, ty) = (cx.inputs[0], cx.world.ty[cx.inputs[0].index()].clone());
+                let extreme = cx.world.reshape(cx.node, kept.clone());
+                let hits = cx.world.push(KernelOp::template(templates::EQUALS_AS_FLOAT, 0), &[x, extreme], ty.clone());
+                let count = cx.world.sum(hits, self.axes.clone());
+                let count = cx.world.reshape(count, kept.clone());
+                let kept_ty = TensorType { shape: kept, ..ty.clone() };
+                let share = cx.world.push(KernelOp::template(templates::DIV, 0), &[cotangent, count], kept_ty);
+                cx.world.push(KernelOp::template(templates::SELECT_EQUAL, 0), &[x, extreme, share], ty)
+            }
+        };
+        cx.contribute(0, value);
+    }
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
+        let rank = cx.input_ty(0).shape.len();
+        let axes: Vec<usize> = self.axes.to_vec();
+        let kept: Vec<usize> = (0..rank).filter(|a| !axes.contains(a)).collect();
+        let n = axes.len();
+        let is_prefix = axes.iter().enumerate().all(|(i, &a)| a == i);
+        let is_suffix = axes.iter().enumerate().all(|(i, &a)| a == rank - n + i);
+        let leading = !is_suffix && (is_prefix || kept.last() == Some(&(rank - 1)));
+        // A row function can feed a reduction over the rows, nothing else.
+        let fits_rows = leading && is_prefix && n + 1 == rank;
+        let expr = if fits_rows { cx.expr(0)? } else { cx.movable(0) };
+        let in_order: Vec<usize> = if leading { [axes, kept].concat() } else { [kept, axes].concat() };
+        let expr = expr.permute(&in_order).ok_or_else(|| Problem::Argument("invariant: permutes".into()))?;
+        cx.reduce(expr, self.op, n, leading);
+        Ok(())
+    }
+
+    fn evaluate(&self, inputs: &[&Array], ty: &TensorType, _: &[u64]) -> Result<Array, Problem> {
+        Ok(inputs[0].reduce(self.op, &self.axes, ty))
+    }
+}
+
+impl Tensor {
+    #[track_caller]
+    fn reduce(&self, name: &'static str, op: Reduce, axes: impl IntoAxes, keepdim: bool) -> Tensor {
+        let site = Site::here();
+        match self.reduce_checked(op, axes, keepdim, site) {
+            Ok(out) => out,
+            Err(problem) => Tensor::mistake(Error::new(name, problem, site), self.ty().clone()),
+        }
+    }
+
+    /// The axes as numbers in order; each once.
+    pub(crate) fn axes(&self, axes: impl IntoAxes) -> Result<SmallVec<[usize; 6]>, Problem> {
+        let Some(written) = axes.into_axes() else { return Ok((0..self.ndim()).collect()) };
+        let mut out = SmallVec::new();
+        for axis in written {
+            let axis = self.shape().axis(axis)?;
+            if out.contains(&axis) {
+                return Err(Problem::Argument(format!("axis {axis} is given twice").into()));
+            }
+            out.push(axis);
+        }
+        out.sort_unstable();
+        Ok(out)
+    }
+
+    fn reduce_checked(&self, op: Reduce, axes: impl IntoAxes, keepdim: bool, site: Site) -> Result<Tensor, Problem> {
+        let axes = self.axes(axes)?;
+        if self.dtype() == tapeflow_ir::DType::Bool {
+            let wanted = "numbers (cast a bool to i64 to count)".into();
+            return Err(Problem::DType { found: self.dtype(), wanted });
+        }
+        let empty = axes.iter().any(|&a| self.shape()[a] == 0);
+        if op != Reduce::Sum && empty {
+            return Err(Problem::Argument(format!("the shape {} has no elements to choose from", self.shape()).into()));
+        }
+        let reduce = ReduceOp::new(op, axes);
+        let (shape, kept) = (reduce.shape_of(self.shape()), reduce.kept_shape(self.shape()));
+        let ty = TensorType { shape, ..self.ty().clone() };
+        let out = Tensor::record_at(reduce, &[self], ty, site);
+        Ok(if keepdim { out.reshape_known(kept, site) } else { out })
+    }
+
+    /// The sum of all elements; shape `()`.
+    ///
+    /// # Numerics
+    /// A fixed tree of 16 lanes cut by shape (see [`tapeflow_ir::reduce`]): the same bits for any number of threads.
+    #[track_caller]
+    pub fn sum(&self) -> Tensor {
+        self.reduce("sum", Reduce::Sum, .., false)
+    }
+
+    /// The sum over `axes`.
+    #[track_caller]
+    pub fn sum_dim(&self, axes: impl IntoAxes, keepdim: bool) -> Tensor {
+        self.reduce("sum", Reduce::Sum, axes, keepdim)
+    }
+
+    /// The largest element; shape `()`. The gradient is shared evenly by equal elements. NaN wins.
+    #[track_caller]
+    pub fn max(&self) -> Tensor {
+        self.reduce("max", Reduce::Max, .., false)
+    }
+
+    /// The largest element over `axes`.
+    #[track_caller]
+    pub fn max_dim(&self, axes: impl IntoAxes, keepdim: bool) -> Tensor {
+        self.reduce("max", Reduce::Max, axes, keepdim)
+    }
+
+    /// The smallest element; shape `()`. The gradient is shared evenly by equal elements. NaN wins.
+    #[track_caller]
+    pub fn min(&self) -> Tensor {
+        self.reduce("min", Reduce::Min, .., false)
+    }
+
+    /// The smallest element over `axes`.
+    #[track_caller]
+    pub fn min_dim(&self, axes: impl IntoAxes, keepdim: bool) -> Tensor {
+        self.reduce("min", Reduce::Min, axes, keepdim)
+    }
+
+    /// The mean of all elements; shape `()`. NaN of nothing, as NumPy's.
+    #[track_caller]
+    pub fn mean(&self) -> Tensor {
+        self.mean_dim(.., false)
+    }
+
+    /// The mean over `axes`.
+    #[track_caller]
+    pub fn mean_dim(&self, axes: impl IntoAxes, keepdim: bool) -> Tensor {
+        let site = Site::here();
+        if !self.dtype().is_float() {
+            let problem = Problem::DType { found: self.dtype(), wanted: "f32 or f64".into() };
+            return Tensor::mistake(Error::new("mean", problem, site), self.ty().clone());
+        }
+        let total = self.reduce("mean", Reduce::Sum, axes, keepdim);
+        let count = self.numel() as f64 / total.numel() as f64;
+        let count = if total.numel() == 0 { 1.0 } else { count };
+        let count = Tensor::host(count, self.dtype());
+        super::kernel::map::<1>(templates::DIV, &[&total, &count])[0].clone()
+    }
+
+    /// The variance over `axes`: `Σ (x − μ)² / (n − correction)`; `correction` 1 is the unbiased estimate (PyTorch's default), 0 the population's.
+    #[track_caller]
+    pub fn var_dim(&self, axes: impl IntoAxes, correction: usize, keepdim: bool) -> Tensor {
+        let site = Site::here();
+        let axes = match self.axes(axes) {
+            Ok(axes) => axes,
+            Err(problem) => return Tensor::mistake(Error::new("var", problem, site), self.ty().clone()),
+        };
+        let n: usize = axes.iter().map(|&a| self.shape()[a]).product();
+        let centred = self - &self.mean_dim(&axes[..], true);
+        let total = (&centred * &centred).sum_dim(&axes[..], keepdim);
+        total / (n as f64 - correction as f64).max(0.0)
+    }
+
+    /// The variance of all elements; see [`Tensor::var_dim`].
+    #[track_caller]
+    pub fn var(&self, correction: usize) -> Tensor {
+        self.var_dim(.., correction, false)
+    }
+}

@@ -1,0 +1,221 @@
+//! Parameters: cells that name an immutable version of a tensor. A step makes new versions; what was recorded before keeps
+//! reading the old ones.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::compile::realize;
+use crate::error::{Error, Problem, Result};
+use crate::tape::NodeId;
+use crate::tape::site::Site;
+use crate::tensor::Tensor;
+
+/// Whom a gradient belongs to; carried by the leaves of all versions.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    path: Mutex<String>,
+}
+
+impl Owner {
+    pub fn new() -> Arc<Owner> {
+        Arc::new(Owner { path: Mutex::default() })
+    }
+
+    pub fn path(&self) -> String {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A place that names one version of a tensor after another: the state of a parameter, a buffer or an optimizer.
+///
+/// Clones are the same place.
+#[derive(Clone, Debug)]
+pub struct Slot(Arc<SlotInner>);
+
+#[derive(Debug)]
+struct SlotInner {
+    value: Mutex<Tensor>,
+    owner: Option<Arc<Owner>>,
+    trainable: AtomicBool,
+}
+
+impl Slot {
+    /// A place holding `value`, computed now.
+    ///
+    /// # Errors
+    /// What computing `value` reports.
+    #[track_caller]
+    pub fn new(value: Tensor) -> Result<Slot> {
+        Slot::with_owner(value, None)
+    }
+
+    #[track_caller]
+    fn with_owner(value: Tensor, owner: Option<Arc<Owner>>) -> Result<Slot> {
+        if owner.is_some() && !value.dtype().is_float() {
+            let problem = Problem::DType { found: value.dtype(), wanted: "f32 or f64 for a parameter".into() };
+            return Err(Error::new("parameter", problem, Site::here()));
+        }
+        let leaf = value.as_leaf(owner.is_some(), owner.clone())?;
+        let trainable = AtomicBool::new(owner.is_some());
+        Ok(Slot(Arc::new(SlotInner { value: Mutex::new(leaf), owner, trainable })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tensor> {
+        self.0.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The current version.
+    pub fn tensor(&self) -> Tensor {
+        self.lock().clone()
+    }
+
+    /// Replaces the version. What was recorded before keeps reading the old one.
+    ///
+    /// # Errors
+    /// Another shape or dtype; what computing `value` reports. The old version then stays.
+    #[track_caller]
+    pub fn set(&self, value: &Tensor) -> Result<()> {
+        let site = Site::here();
+        check_fits(&self.tensor(), value, site)?;
+        let leaf = value.as_leaf(self.0.trainable.load(Relaxed), self.0.owner.clone())?;
+        *self.lock() = leaf;
+        Ok(())
+    }
+
+    /// Replaces the version by one of any shape and dtype: how a whole model is converted to another dtype.
+    ///
+    /// # Errors
+    /// An integer tensor for a parameter; what computing `value` reports. The old version then stays.
+    #[track_caller]
+    pub fn replace(&self, value: &Tensor) -> Result<()> {
+        if self.0.owner.is_some() && !value.dtype().is_float() {
+            let problem = Problem::DType { found: value.dtype(), wanted: "f32 or f64 for a parameter".into() };
+            return Err(Error::new("replace", problem, Site::here()));
+        }
+        let leaf = value.as_leaf(self.0.trainable.load(Relaxed), self.0.owner.clone())?;
+        *self.lock() = leaf;
+        Ok(())
+    }
+
+    /// A number that no other place has while this one lives: clones have the same.
+    pub fn id(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+}
+
+fn check_fits(old: &Tensor, new: &Tensor, site: Site) -> Result<()> {
+    new.check()?;
+    if new.shape() == old.shape() && new.dtype() == old.dtype() {
+        return Ok(());
+    }
+    let problem = Problem::Replace {
+        found: new.shape().clone(),
+        found_dtype: new.dtype(),
+        wanted: old.shape().clone(),
+        wanted_dtype: old.dtype(),
+    };
+    Err(Error::new("set", problem, site))
+}
+
+/// A trainable tensor of a module: a [`Slot`] that `backward` reaches, with a path.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    slot: Slot,
+    owner: Arc<Owner>,
+}
+
+impl Parameter {
+    /// A parameter that starts as `value`, computed now.
+    ///
+    /// # Errors
+    /// An integer tensor; what computing `value` reports.
+    #[track_caller]
+    pub fn new(value: Tensor) -> Result<Parameter> {
+        let owner = Owner::new();
+        Ok(Parameter { slot: Slot::with_owner(value, Some(owner.clone()))?, owner })
+    }
+
+    pub(crate) fn owner(&self) -> &Arc<Owner> {
+        &self.owner
+    }
+
+    /// The current version.
+    pub fn tensor(&self) -> Tensor {
+        self.slot.tensor()
+    }
+
+    /// Replaces the version; see [`Slot::set`].
+    ///
+    /// # Errors
+    /// Another shape or dtype; what computing `value` reports.
+    #[track_caller]
+    pub fn set(&self, value: &Tensor) -> Result<()> {
+        self.slot.set(value)
+    }
+
+    /// The place that holds the version.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Its path in the model it belongs to; empty until a model has been walked.
+    pub fn path(&self) -> String {
+        self.owner.path()
+    }
+
+    /// Says under which path the parameter is known.
+    pub fn set_path(&self, path: &str) {
+        *self.owner.path.lock().unwrap_or_else(PoisonError::into_inner) = path.to_owned();
+    }
+
+    /// Whether `backward` reaches it.
+    pub fn is_trainable(&self) -> bool {
+        self.slot.0.trainable.load(Relaxed)
+    }
+
+    /// Keeps `backward` from reaching it (`true`), or lets it again.
+    ///
+    /// # Errors
+    /// None for a parameter that holds a value.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        self.slot.0.trainable.store(!frozen, Relaxed);
+        let mut value = self.slot.lock();
+        *value = value.as_leaf(!frozen, Some(self.owner.clone()))?;
+        Ok(())
+    }
+}
+
+/// Computes all new versions as one program and then names them all: all or nothing.
+///
+/// Memory of old versions that nobody else reads is taken over by the new ones. Live tensors that depend on such a version are
+/// computed first, so they see the old values.
+///
+/// # Errors
+/// A mistake in any value, another shape or dtype, one slot named twice, a failure of the run (an index out of range): every slot
+/// then still names its old version.
+#[track_caller]
+pub fn commit(updates: &[(&Slot, Tensor)]) -> Result<()> {
+    let site = Site::here();
+    let mut order: Vec<usize> = (0..updates.len()).collect();
+    // One order for all threads: two commits over the same slots cannot wait for each other.
+    order.sort_by_key(|&i| Arc::as_ptr(&updates[i].0.0).addr());
+    if order.windows(2).any(|w| Arc::ptr_eq(&updates[w[0]].0.0, &updates[w[1]].0.0)) {
+        let problem = Problem::Argument("a slot is named twice in one step".into());
+        return Err(Error::new("commit", problem, site));
+    }
+    let mut held: Vec<Option<MutexGuard<'_, Tensor>>> = (0..updates.len()).map(|_| None).collect();
+    for i in order {
+        held[i] = Some(updates[i].0.lock());
+    }
+    let mut held: Vec<MutexGuard<'_, Tensor>> = held.into_iter().flatten().collect();
+    for (old, (_, new)) in held.iter().zip(updates) {
+        check_fits(old, new, site)?;
+    }
+    let replaces: Vec<Option<NodeId>> = held.iter().map(|old| old.is_sole_handle().then(|| old.node())).collect();
+    let values: Vec<&Tensor> = updates.iter().map(|(_, new)| new).collect();
+    realize(&values, &replaces)?;
+    for (old, (slot, new)) in held.iter_mut().zip(updates) {
+        **old = new.as_leaf(slot.0.trainable.load(Relaxed), slot.0.owner.clone())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! The primitives under the protocols that loom checks: the standard library's, or loom's under `--cfg loom`.
+//! Owns nothing.
+
+#[cfg(loom)]
+pub(super) use loom::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicU32, Ordering, fence},
+};
+#[cfg(not(loom))]
+pub(super) use std::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicU32, Ordering, fence},
+};

@@ -1,0 +1,231 @@
+//! What a step computes, described without a device: the language between the compiler and the devices.
+//! Owns the descriptions and the interface of a compiled kernel; knows no tape, no worlds, no threads.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+use tapeflow_ir::{DType, Reduce, ScalarFn};
+
+/// Extents or indices, one per axis.
+pub type Dims = SmallVec<[usize; 6]>;
+/// Strides in elements, one per axis.
+pub type Strides = SmallVec<[isize; 6]>;
+
+/// Where the elements of an iteration space lie in an operand; in elements, not bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// Of the element at index (0, …, 0).
+    pub offset: isize,
+    /// One per axis of the space; 0 where the element is repeated.
+    pub strides: Strides,
+}
+
+/// Where one parameter of a group's function comes from, as a function of the index in the group's space.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// An operand's elements.
+    Operand {
+        /// Its number in the step's operand list.
+        operand: usize,
+        /// Which element at which index.
+        layout: Layout,
+    },
+    /// One float given by the host when the program runs; `Args::scalars[slot]` holds the bits of an f64.
+    Scalar {
+        /// Its slot.
+        slot: usize,
+    },
+    /// The integer `offset + Σ index·stride`, as i64.
+    Iota(Layout),
+    /// A uniform f32 in [0, 1) made from word `offset + Σ index·stride` of a Philox stream (see `random.rs`);
+    /// `Args::scalars[slot]` is the seed, `[slot + 1]` the counter, as plain u64.
+    Random {
+        /// The seed's slot.
+        slot: usize,
+        /// Which stream of the program this is.
+        ordinal: u32,
+        /// Which word of the stream at which index.
+        layout: Layout,
+    },
+}
+
+/// Where one result of a group's function goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Output {
+    /// Its number in the step's operand list.
+    pub operand: usize,
+    /// How it gets there.
+    pub kind: OutputKind,
+}
+
+/// How a group's result is written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum OutputKind {
+    /// Element by element. If the value's extent is `Row`, the last stride is 0 and the value is written once per row.
+    Store(Layout),
+    /// The last `axes` axes of the space are reduced; the result is contiguous over the axes before them.
+    ReduceTrailing(Reduce, usize),
+    /// The first `axes` axes of the space are reduced; the result is contiguous over the axes after them.
+    ReduceLeading(Reduce, usize),
+}
+
+/// One fused loop nest: for every index of `space`, `outputs ← function(inputs)`.
+///
+/// If the function reduces (a row kernel), a row is the last axis of the space; parameters of extent `Row` have
+/// stride 0 along it. All outputs of a function with row reductions are `Store`s or `ReduceLeading`s.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Group {
+    /// The iteration space; may have zero axes (one element) or zero elements.
+    pub space: Dims,
+    /// Simplified and verified.
+    pub function: ScalarFn,
+    /// One per parameter of the function.
+    pub inputs: Vec<Source>,
+    /// One per output of the function.
+    pub outputs: Vec<Output>,
+}
+
+/// `c[b, m, n] = Σₖ a[b, m, k] · b[b, k, n]` in f32 or f64, k in fixed order; operands 0, 1 → 2.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Matmul {
+    /// f32 or f64.
+    pub dtype: DType,
+    /// Batch axes.
+    pub batch: Dims,
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// Length of the sum; 0 gives zeros.
+    pub k: usize,
+    /// Over (batch…, m, k).
+    pub a: Layout,
+    /// Over (batch…, k, n).
+    pub b: Layout,
+}
+
+/// `out[i, j, l] = data[i, index[…], l]`: rows picked along one axis. Operands 0 data, 1 index (i32, u32 or i64), 2 out;
+/// data is contiguous `(outer, extent, inner)`. An index outside `-extent..extent` is a [`RunError`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Gather {
+    /// Of data and out.
+    pub dtype: DType,
+    /// Of the index.
+    pub index_dtype: DType,
+    /// Product of the axes before the axis.
+    pub outer: usize,
+    /// Of the axis in data.
+    pub extent: usize,
+    /// Product of the axes after it.
+    pub inner: usize,
+    /// How many indices.
+    pub picks: usize,
+    /// `false`: one list of `picks` indices for all (embedding, index_select), index is contiguous `(picks,)`.
+    /// `true`: NumPy's take_along_axis, index is contiguous `(outer, picks, inner)`.
+    pub along: bool,
+}
+
+/// The transpose of [`Gather`]: `out[i, index[…], l] += data[i, j, l]`, out zeroed first. Each destination row is owned by one
+/// chunk, which adds its sources in index order, so the bits do not depend on threads. Operands 0 data, 1 index, 2 out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScatterAdd(pub Gather);
+
+/// Index of the first largest (or smallest) element along the last axis of contiguous `(rows, length)`, as i64. A NaN wins. Operands 0 → 1.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ArgReduce {
+    /// Of the data.
+    pub dtype: DType,
+    /// `true` for argmax.
+    pub max: bool,
+    /// How many rows.
+    pub rows: usize,
+    /// Of each row; at least 1.
+    pub length: usize,
+}
+
+/// Checks that every index lies in `-extent..extent`; writes nothing. Operand 0, contiguous.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CheckIndex {
+    /// i32, u32 or i64.
+    pub dtype: DType,
+    /// How many.
+    pub count: usize,
+    /// The bound.
+    pub extent: usize,
+}
+
+/// A step's computation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    /// A fused loop nest.
+    Group(Group),
+    /// A contraction.
+    Matmul(Matmul),
+    /// Rows picked.
+    Gather(Gather),
+    /// Rows added into.
+    ScatterAdd(ScatterAdd),
+    /// argmax, argmin.
+    ArgReduce(ArgReduce),
+    /// A check that must pass before anything is updated.
+    CheckIndex(CheckIndex),
+}
+
+/// What can go wrong while a program runs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// An index beyond its axis.
+    #[error("index {index} is out of range for an axis of {extent}")]
+    Index {
+        /// As found in the data.
+        index: i64,
+        /// Of the axis.
+        extent: usize,
+    },
+    /// A kernel panicked: a broken invariant of tapeflow itself.
+    #[error("a kernel panicked: {0}")]
+    Panic(String),
+}
+
+/// What a kernel is given when it runs.
+#[derive(Clone, Copy)]
+pub struct Args<'a> {
+    /// One address per operand; 64-byte aligned buffers of the planned size.
+    pub operands: &'a [*mut u8],
+    /// Values given by the host, as bits.
+    pub scalars: &'a [u64],
+    /// `Executable::partial_bytes` bytes, shared by the chunks of this step, 64-byte aligned.
+    pub partial: *mut u8,
+}
+
+/// A kernel compiled for a device: chunks that may run at once on any threads, then one `finish`.
+///
+/// The cut into chunks depends on shapes alone, never on the number of threads, and every chunk writes what no other writes.
+pub trait Executable: Send + Sync + fmt::Debug {
+    /// How many chunks; may be 0 when there is nothing to do.
+    fn chunks(&self) -> usize;
+    /// Bytes of scratch a thread needs to run a chunk (or `finish`), 64-byte aligned.
+    fn scratch_bytes(&self) -> usize;
+    /// Bytes shared by the chunks and `finish` (partial sums).
+    fn partial_bytes(&self) -> usize {
+        0
+    }
+    /// An estimate in nanoseconds of all chunks on one thread; the scheduler runs cheap programs inline.
+    fn cost(&self) -> u64;
+    /// Runs one chunk.
+    ///
+    /// # Safety
+    /// Operands are as the description says; nobody else reads or writes this chunk's outputs meanwhile.
+    unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError>;
+    /// Whether `finish` has anything to do.
+    fn has_finish(&self) -> bool {
+        false
+    }
+    /// Runs once, after all chunks.
+    ///
+    /// # Safety
+    /// As for `run_chunk`, for all outputs.
+    unsafe fn finish(&self, _args: &Args<'_>, _scratch: &mut [u8]) -> Result<(), RunError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! The tape: the long-lived world. Entities are nodes, components are columns indexed by node.
+//!
+//! Owns what was recorded and its lifetime, nothing else: a node lives while a handle or another node uses it. It knows no
+//! passes and no programs; nothing here computes. One lock guards all columns; it is held for single recordings and for
+//! the copy of a graph, never while compiling or running.
+
+pub(crate) mod site;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use smallvec::SmallVec;
+use tapeflow_ir::DType;
+
+use crate::device::Device;
+use crate::memory::Buffer;
+use crate::ops::Op;
+use crate::parameter::Owner;
+use crate::tensor::shape::Shape;
+use site::Site;
+
+/// An entity of the tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct NodeId(pub u32);
+
+impl NodeId {
+    /// Links and marks that point nowhere.
+    pub const NONE: NodeId = NodeId(u32::MAX);
+
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The nodes an operation reads.
+pub(crate) type Inputs = SmallVec<[NodeId; 4]>;
+
+/// What is known of a tensor before it is computed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TensorType {
+    pub dtype: DType,
+    pub shape: Shape,
+    pub device: Device,
+}
+
+impl TensorType {
+    pub fn bytes(&self) -> usize {
+        self.shape.numel() * self.dtype.size()
+    }
+}
+
+/// Facts about a node that are one bit each.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Flags {
+    /// A `Tensor` names it.
+    pub handle: bool,
+    /// A cotangent may have to reach it.
+    pub grad: bool,
+    /// Its buffer is lent to a running program that replaces it in place.
+    pub taken: bool,
+    /// Its inputs were dropped when it was realised.
+    pub released: bool,
+    /// It is in use (not on the free list).
+    pub alive: bool,
+}
+
+/// The columns.
+#[derive(Default)]
+pub(crate) struct Tape {
+    pub op: Vec<Op>,
+    pub inputs: Vec<Inputs>,
+    pub ty: Vec<TensorType>,
+    pub site: Vec<Site>,
+    pub buffer: Vec<Option<Arc<Buffer>>>,
+    pub flags: Vec<Flags>,
+    /// Whose gradient a leaf's is.
+    pub owner: Vec<Option<Arc<Owner>>>,
+    /// One per handle and per node that has this as an input.
+    uses: Vec<u32>,
+    /// Neighbours in the list of nodes that have inputs, in order of recording.
+    older: Vec<NodeId>,
+    newer: Vec<NodeId>,
+    oldest: Option<NodeId>,
+    newest: Option<NodeId>,
+    /// Scratch of graph walks: the epoch a node was last visited in, and its number in that walk.
+    mark: Vec<(u32, u32)>,
+    epoch: u32,
+    free: Vec<NodeId>,
+    pending: usize,
+}
+
+static TAPE: Mutex<Option<Tape>> = Mutex::new(None);
+static CHANGED: Condvar = Condvar::new();
+
+/// The locked tape.
+pub(crate) struct Locked(MutexGuard<'static, Option<Tape>>);
+
+pub(crate) fn lock() -> Locked {
+    // A panic while the lock is held would be a bug of this file alone; the columns are then still usable for other graphs.
+    let mut guard = TAPE.lock().unwrap_or_else(PoisonError::into_inner);
+    guard.get_or_insert_default();
+    Locked(guard)
+}
+
+impl Locked {
+    /// Waits until a program that was running has returned.
+    pub fn wait(self) -> Locked {
+        Locked(CHANGED.wait(self.0).unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Wakes whoever waits in `wait`.
+    pub fn notify(&self) {
+        CHANGED.notify_all();
+    }
+}
+
+impl std::ops::Deref for Locked {
+    type Target = Tape;
+    fn deref(&self) -> &Tape {
+        self.0.as_ref().expect("invariant: `lock` fills the option")
+    }
+}
+
+impl std::ops::DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut Tape {
+        self.0.as_mut().expect("invariant: `lock` fills the option")
+    }
+}
+
+impl Tape {
+    /// Adds a node with one use, its handle's.
+    pub fn push(
+        &mut self,
+        op: Op,
+        inputs: Inputs,
+        ty: TensorType,
+        site: Site,
+        grad: bool,
+        buffer: Option<Arc<Buffer>>,
+    ) -> NodeId {
+        for &i in &inputs {
+            self.uses[i.index()] += 1;
+        }
+        let pending = !inputs.is_empty();
+        let flags = Flags { handle: true, grad, alive: true, ..Flags::default() };
+        let id = match self.free.pop() {
+            Some(id) => {
+                let i = id.index();
+                self.op[i] = op;
+                self.inputs[i] = inputs;
+                self.ty[i] = ty;
+                self.site[i] = site;
+                self.buffer[i] = buffer;
+                self.flags[i] = flags;
+                self.owner[i] = None;
+                self.uses[i] = 1;
+                id
+            }
+            None => {
+                let id = NodeId(self.op.len() as u32);
+                self.op.push(op);
+                self.inputs.push(inputs);
+                self.ty.push(ty);
+                self.site.push(site);
+                self.buffer.push(buffer);
+                self.flags.push(flags);
+                self.owner.push(None);
+                self.uses.push(1);
+                self.older.push(NodeId::NONE);
+                self.newer.push(NodeId::NONE);
+                self.mark.push((0, 0));
+                id
+            }
+        };
+        if pending {
+            self.link(id);
+        }
+        id
+    }
+
+    fn link(&mut self, id: NodeId) {
+        self.older[id.index()] = self.newest.unwrap_or(NodeId::NONE);
+        self.newer[id.index()] = NodeId::NONE;
+        match self.newest {
+            Some(n) => self.newer[n.index()] = id,
+            None => self.oldest = Some(id),
+        }
+        self.newest = Some(id);
+        self.pending += 1;
+    }
+
+    fn unlink(&mut self, id: NodeId) {
+        let (older, newer) = (self.older[id.index()], self.newer[id.index()]);
+        match older {
+            NodeId::NONE => self.oldest = (newer != NodeId::NONE).then_some(newer),
+            o => self.newer[o.index()] = newer,
+        }
+        match newer {
+            NodeId::NONE => self.newest = (older != NodeId::NONE).then_some(older),
+            n => self.older[n.index()] = older,
+        }
+        self.pending -= 1;
+    }
+
+    /// How many nodes have inputs, that is, wait to be computed or keep a graph for `backward`.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// How many nodes are alive.
+    pub fn alive(&self) -> usize {
+        self.op.len() - self.free.len()
+    }
+
+    /// The nodes that have inputs, in order of recording.
+    pub fn recorded(&self) -> impl Iterator<Item = NodeId> + '_ {
+        std::iter::successors(self.oldest, |id| match self.newer[id.index()] {
+            NodeId::NONE => None,
+            n => Some(n),
+        })
+    }
+
+    /// Begins a walk: every mark is forgotten.
+    pub fn begin_walk(&mut self) {
+        self.epoch = match self.epoch.checked_add(1) {
+            Some(e) => e,
+            None => {
+                self.mark.fill((0, 0));
+                1
+            }
+        };
+    }
+
+    pub fn marked(&self, id: NodeId) -> Option<u32> {
+        let (epoch, number) = self.mark[id.index()];
+        (epoch == self.epoch).then_some(number)
+    }
+
+    pub fn set_mark(&mut self, id: NodeId, number: u32) {
+        self.mark[id.index()] = (self.epoch, number);
+    }
+
+    /// The handle of `id` is gone.
+    pub fn drop_handle(&mut self, id: NodeId) {
+        self.flags[id.index()].handle = false;
+        self.release(id);
+    }
+
+    /// Forgets what `id` was computed from; it stays as a leaf.
+    pub fn drop_inputs(&mut self, id: NodeId) {
+        let inputs = std::mem::take(&mut self.inputs[id.index()]);
+        if inputs.is_empty() {
+            return;
+        }
+        self.unlink(id);
+        self.op[id.index()] = Op::Leaf;
+        self.flags[id.index()].released |= self.flags[id.index()].grad;
+        for input in inputs {
+            self.release(input);
+        }
+    }
+
+    /// Keeps `id` alive until `unpin`.
+    pub fn pin(&mut self, id: NodeId) {
+        self.uses[id.index()] += 1;
+    }
+
+    pub fn unpin(&mut self, id: NodeId) {
+        self.release(id);
+    }
+
+    /// One use less; frees what nobody uses any more. Iterative: a chain of a million nodes must not overflow the stack.
+    fn release(&mut self, id: NodeId) {
+        let mut work: SmallVec<[NodeId; 16]> = SmallVec::from_slice(&[id]);
+        while let Some(id) = work.pop() {
+            let i = id.index();
+            self.uses[i] -= 1;
+            if self.uses[i] > 0 {
+                continue;
+            }
+            let inputs = std::mem::take(&mut self.inputs[i]);
+            if !inputs.is_empty() {
+                self.unlink(id);
+            }
+            self.op[i] = Op::Leaf;
+            self.buffer[i] = None;
+            self.owner[i] = None;
+            self.flags[i] = Flags::default();
+            self.free.push(id);
+            work.extend(inputs);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Tensors: the user's handles to nodes of the tape. Owns creation and reading; operations are methods written in `ops`.
+
+mod create;
+pub mod display;
+pub(crate) mod element;
+mod read;
+pub(crate) mod shape;
+
+use std::sync::Arc;
+
+use tapeflow_ir::DType;
+
+use crate::autodiff::grad_enabled;
+use crate::error::{Error, Problem};
+use crate::memory::Buffer;
+use crate::ops::{Flow, Op};
+use crate::tape::site::Site;
+use crate::tape::{self, Inputs, NodeId, TensorType};
+use shape::Shape;
+
+/// An n-dimensional array: a value that is computed when it is needed.
+///
+/// A cheap handle (`Clone + Send + Sync`): operations record on a tape and return at once. What is wrong with a call is said by the
+/// first `?` after it (`item`, `to_vec`, `backward`, `step`, `realize`), with the place it was made at.
+#[derive(Clone)]
+pub struct Tensor(Arc<Handle>);
+
+struct Handle {
+    node: NodeId,
+    ty: TensorType,
+    /// A cotangent may have to reach it.
+    grad: bool,
+    /// The first mistake this value depends on, and when it was made.
+    mistake: Option<Arc<Mistake>>,
+}
+
+struct Mistake {
+    order: u64,
+    error: Error,
+    told: std::sync::atomic::AtomicBool,
+}
+
+impl Drop for Mistake {
+    fn drop(&mut self) {
+        if !*self.told.get_mut() {
+            tracing::warn!("a mistake was never looked at: {}", self.error);
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        tape::lock().drop_handle(self.node);
+    }
+}
+
+impl AsRef<Tensor> for Tensor {
+    fn as_ref(&self) -> &Tensor {
+        self
+    }
+}
+
+impl TensorType {
+    /// What a value is taken for when nothing is known of it.
+    pub(crate) fn scalar_f32() -> TensorType {
+        TensorType { dtype: DType::F32, shape: Shape::default(), device: crate::device::Device::current() }
+    }
+}
+
+impl Tensor {
+    /// Records an operation made at the caller's place.
+    #[track_caller]
+    pub(crate) fn record(op: impl Into<Op>, inputs: &[&Tensor], ty: TensorType) -> Tensor {
+        Tensor::record_at(op, inputs, ty, Site::here())
+    }
+
+    /// Records an operation whose shapes were checked.
+    pub(crate) fn record_at(op: impl Into<Op>, inputs: &[&Tensor], ty: TensorType, site: Site) -> Tensor {
+        let op = op.into();
+        if let Some(first) = inputs.iter().filter_map(|t| t.0.mistake.as_ref()).min_by_key(|m| m.order) {
+            return Tensor::mistaken(first.clone(), ty, site);
+        }
+        if let Some(other) = inputs.iter().find(|t| t.ty().device != ty.device) {
+            let problem = Problem::Devices { left: ty.device.to_string(), right: other.ty().device.to_string() };
+            return Tensor::mistake(Error::new(op.name(), problem, site), ty);
+        }
+        if ty.shape.iter().try_fold(ty.dtype.size(), |n, &d| n.checked_mul(d)).is_none_or(|n| n > isize::MAX as usize) {
+            let problem = Problem::Argument(format!("the result {} would have more bytes than there are addresses", ty.shape).into());
+            return Tensor::mistake(Error::new(op.name(), problem, site), ty);
+        }
+        let grad = inputs.iter().any(|t| t.0.grad) && grad_enabled() && !stops(&op, inputs);
+        let ids: Inputs = inputs.iter().map(|t| t.0.node).collect();
+        let node = tape::lock().push(op, ids, ty.clone(), site, grad, None);
+        Tensor(Arc::new(Handle { node, ty, grad, mistake: None }))
+    }
+
+    /// Records an operation on nodes that need no checks.
+    pub(crate) fn from_nodes(op: impl Into<Op>, inputs: Inputs, ty: TensorType, site: Site, grad: bool) -> Tensor {
+        let grad = grad && grad_enabled();
+        let node = tape::lock().push(op.into(), inputs, ty.clone(), site, grad, None);
+        Tensor(Arc::new(Handle { node, ty, grad, mistake: None }))
+    }
+
+    /// A leaf with its contents.
+    pub(crate) fn leaf(buffer: Arc<Buffer>, ty: TensorType, grad: bool, site: Site) -> Tensor {
+        let node = tape::lock().push(Op::Leaf, Inputs::new(), ty.clone(), site, grad, Some(buffer));
+        Tensor(Arc::new(Handle { node, ty, grad, mistake: None }))
+    }
+
+    /// A value that is wrong, of the type it was probably meant to have.
+    pub(crate) fn mistake(error: Error, ty: TensorType) -> Tensor {
+        static ORDER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let order = ORDER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let site = error.site();
+        let mistake = Arc::new(Mistake { order, error, told: false.into() });
+        if eager() {
+            tracing::error!("{}", mistake.error);
+        }
+        Tensor::mistaken(mistake, ty, site)
+    }
+
+    fn mistaken(mistake: Arc<Mistake>, mut ty: TensorType, site: Site) -> Tensor {
+        // Never zero-sized and never huge: what is computed from the shape must not fail in its own way.
+        if ty.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).is_none_or(|n| n == 0 || n > 1 << 40) {
+            ty.shape = Shape(ty.shape.iter().map(|_| 1).collect());
+        }
+        let node = tape::lock().push(Op::Leaf, Inputs::new(), ty.clone(), site, false, None);
+        Tensor(Arc::new(Handle { node, ty, grad: false, mistake: Some(mistake) }))
+    }
+
+    /// The first mistake this value depends on.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match &self.0.mistake {
+            Some(mistake) => {
+                mistake.told.store(true, std::sync::atomic::Ordering::Relaxed);
+                Err(mistake.error.clone())
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    pub(crate) fn ty(&self) -> &TensorType {
+        &self.0.ty
+    }
+
+    /// Whether this is the only handle of its node.
+    pub(crate) fn is_sole_handle(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    /// Whether `backward` would reach through this value.
+    pub fn requires_grad(&self) -> bool {
+        self.0.grad
+    }
+
+    /// The extents, outermost first.
+    pub fn shape(&self) -> &Shape {
+        &self.0.ty.shape
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.0.ty.dtype
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> crate::device::Device {
+        self.0.ty.device
+    }
+
+    /// How many axes.
+    pub fn ndim(&self) -> usize {
+        self.shape().len()
+    }
+
+    /// How many elements.
+    pub fn numel(&self) -> usize {
+        self.shape().numel()
+    }
+
+    /// The extents as an array: `let [b, t, c] = x.dims();`.
+    ///
+    /// # Errors
+    /// With another number of axes it records a mistake, which this tensor's users meet at their next `?`, and returns ones.
+    #[track_caller]
+    pub fn dims<const N: usize>(&self) -> [usize; N] {
+        match <[usize; N]>::try_from(&self.shape()[..]) {
+            Ok(dims) => dims,
+            Err(_) => {
+                let problem = Problem::Rank { shape: self.shape().clone(), wanted: N };
+                crate::autodiff::report(Error::new("dims", problem, Site::here()));
+                [1; N]
+            }
+        }
+    }
+}
+
+/// Whether no cotangent passes this operation to any input that wants one.
+fn stops(op: &Op, inputs: &[&Tensor]) -> bool {
+    let Some(primitive) = op.primitive() else { return false };
+    let types: smallvec::SmallVec<[&TensorType; 4]> = inputs.iter().map(|t| t.ty()).collect();
+    inputs.iter().enumerate().all(|(i, t)| !t.0.grad || primitive.flow(i, &types) == Flow::Stops)
+}
+
+/// Whether `TAPEFLOW_EAGER=1` asks for operations to be run and checked where they are called.
+pub(crate) fn eager() -> bool {
+    static EAGER: std::sync::LazyLock<bool> =
+        std::sync::LazyLock::new(|| std::env::var("TAPEFLOW_EAGER").is_ok_and(|v| v == "1"));
+    *EAGER
+}

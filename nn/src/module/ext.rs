@@ -1,0 +1,233 @@
+//! What can be asked of every module: its parameters by path, freezing, training or evaluating, its state.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use tapeflow_core::{DType, Parameter, Slot, Tensor, with_training};
+
+use super::summary::{Role, Summary};
+use super::{Buffer, Module, Pattern, Visitor};
+use crate::checkpoint;
+use crate::error::{Error, Result};
+
+/// A parameter or buffer of a module: a leaf of the tree.
+#[derive(Clone, Debug)]
+pub enum Leaf {
+    /// One that is learned, unless frozen.
+    Parameter(Parameter),
+    /// One that is not.
+    Buffer(Buffer),
+}
+
+impl Leaf {
+    /// The place that holds its version.
+    pub fn slot(&self) -> &Slot {
+        match self {
+            Leaf::Parameter(p) => p.slot(),
+            Leaf::Buffer(b) => b.slot(),
+        }
+    }
+
+    /// The present version.
+    pub fn tensor(&self) -> Tensor {
+        self.slot().tensor()
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match self {
+            Leaf::Buffer(_) => Role::Buffer,
+            Leaf::Parameter(p) if p.is_trainable() => Role::Learned,
+            Leaf::Parameter(_) => Role::Frozen,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Collect {
+    names: Vec<String>,
+    leaves: Vec<(String, Leaf)>,
+    /// A place that is reached twice (tied weights) counts once, under its first path.
+    seen: HashSet<usize>,
+}
+
+impl Collect {
+    fn add(&mut self, leaf: Leaf) {
+        if self.seen.insert(leaf.slot().id()) {
+            self.leaves.push((self.names.join("."), leaf));
+        }
+    }
+}
+
+impl Visitor for Collect {
+    fn parameter(&mut self, parameter: &Parameter) {
+        self.add(Leaf::Parameter(parameter.clone()));
+    }
+
+    fn buffer(&mut self, buffer: &Buffer) {
+        self.add(Leaf::Buffer(buffer.clone()));
+    }
+
+    fn enter(&mut self, name: &str) {
+        self.names.push(name.to_owned());
+    }
+
+    fn leave(&mut self) {
+        self.names.pop();
+    }
+}
+
+/// What every module can be asked.
+pub trait ModuleExt: Module {
+    /// Every parameter and buffer with its path, in visiting order; what two paths lead to comes once, under the first.
+    fn leaves(&self) -> Vec<(String, Leaf)> {
+        let mut collect = Collect::default();
+        self.visit(&mut collect);
+        collect.leaves
+    }
+
+    /// The parameters with their paths, in visiting order.
+    ///
+    /// ```
+    /// use tapeflow_nn::{Linear, ModuleExt};
+    /// let paths: Vec<String> = Linear::new(2, 3)?.named_parameters().into_iter().map(|(path, _)| path).collect();
+    /// assert_eq!(paths, ["weight", "bias"]);
+    /// # Ok::<(), tapeflow_nn::Error>(())
+    /// ```
+    fn named_parameters(&self) -> Vec<(String, Parameter)> {
+        let parameter = |(path, leaf)| match leaf {
+            Leaf::Parameter(p) => Some((path, p)),
+            Leaf::Buffer(_) => None,
+        };
+        self.leaves().into_iter().filter_map(parameter).collect()
+    }
+
+    /// The buffers with their paths, in visiting order.
+    fn named_buffers(&self) -> Vec<(String, Buffer)> {
+        let buffer = |(path, leaf)| match leaf {
+            Leaf::Buffer(b) => Some((path, b)),
+            Leaf::Parameter(_) => None,
+        };
+        self.leaves().into_iter().filter_map(buffer).collect()
+    }
+
+    /// The parameters, in visiting order.
+    fn parameters(&self) -> Vec<Parameter> {
+        self.named_parameters().into_iter().map(|(_, parameter)| parameter).collect()
+    }
+
+    /// The number of elements of all parameters.
+    fn num_parameters(&self) -> usize {
+        self.parameters().iter().map(|p| p.tensor().numel()).sum()
+    }
+
+    /// A table of paths, shapes, counts and bytes.
+    fn summary(&self) -> Summary {
+        Summary::of(self)
+    }
+
+    /// Tells every parameter its path in this module, which gradients and errors then use. The last root that does so wins;
+    /// models do it when they are built, and optimizers when they are given a model.
+    fn stamp_paths(&self) {
+        for (path, parameter) in self.named_parameters() {
+            parameter.set_path(&path);
+        }
+    }
+
+    /// Freezes the parameters whose path matches: they get no gradients. Returns how many match.
+    ///
+    /// # Errors
+    /// [`Error::NoMatch`] if there is none.
+    fn freeze(&self, pattern: &str) -> Result<usize> {
+        set_frozen(self.named_parameters(), pattern, true)
+    }
+
+    /// Undoes [`freeze`](ModuleExt::freeze) for the parameters whose path matches.
+    ///
+    /// # Errors
+    /// [`Error::NoMatch`] if there is none.
+    fn unfreeze(&self, pattern: &str) -> Result<usize> {
+        set_frozen(self.named_parameters(), pattern, false)
+    }
+
+    /// Runs `f` as in training: dropout drops.
+    fn train<T>(&self, f: impl FnOnce() -> T) -> T
+    where
+        Self: Sized,
+    {
+        with_training(true, f)
+    }
+
+    /// Runs `f` as in evaluation: dropout is the identity.
+    fn eval<T>(&self, f: impl FnOnce() -> T) -> T
+    where
+        Self: Sized,
+    {
+        with_training(false, f)
+    }
+
+    /// The tensors by path, parameters and buffers, as they are now.
+    fn state(&self) -> Vec<(String, Tensor)> {
+        self.leaves().into_iter().map(|(path, leaf)| (path, leaf.tensor())).collect()
+    }
+
+    /// Sets every parameter and buffer from tensors by name; all of them, or none.
+    ///
+    /// # Errors
+    /// [`Error::CheckpointMismatch`] listing every name that is missing, unexpected, or of another shape or dtype.
+    fn load_state(&self, state: Vec<(String, Tensor)>) -> Result<()> {
+        checkpoint::assign(self.leaves(), state, "the state")
+    }
+
+    /// Converts every parameter and buffer of a float dtype to `dtype`.
+    ///
+    /// # Errors
+    /// If `dtype` is no float dtype.
+    fn cast(&self, dtype: DType) -> Result<()> {
+        if !dtype.is_float() {
+            return Err(Error::Configuration(format!("parameters cannot be of dtype {dtype}: it is no float dtype")));
+        }
+        for (_, leaf) in self.leaves() {
+            let slot = leaf.slot();
+            let old = slot.tensor();
+            if old.dtype().is_float() {
+                slot.replace(&old.detach().cast(dtype))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all parameters and buffers to a safetensors file, under another name first.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be written, or the error of a pending computation.
+    fn save(&self, path: impl AsRef<Path>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        checkpoint::save(self, path)
+    }
+
+    /// Reads all parameters and buffers from a safetensors file; all of them, or none.
+    ///
+    /// # Errors
+    /// [`Error::File`] or [`Error::Malformed`] if it cannot be read, [`Error::CheckpointMismatch`] if it does not fit.
+    fn load(&self, path: impl AsRef<Path>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        checkpoint::load(self, path)
+    }
+}
+
+impl<M: Module + ?Sized> ModuleExt for M {}
+
+fn set_frozen(parameters: Vec<(String, Parameter)>, pattern: &str, frozen: bool) -> Result<usize> {
+    let glob = Pattern::new(pattern);
+    let matching: Vec<&Parameter> = parameters.iter().filter(|(path, _)| glob.matches(path)).map(|(_, p)| p).collect();
+    if matching.is_empty() {
+        let paths = parameters.iter().map(|(path, _)| path.clone()).collect();
+        return Err(Error::NoMatch { pattern: pattern.to_owned(), paths });
+    }
+    matching.iter().try_for_each(|p| p.freeze(frozen))?;
+    Ok(matching.len())
+}

@@ -1,0 +1,41 @@
+//! Optimizers: from gradients to new versions of the parameters.
+//!
+//! Each rule is one `#[kernel]`, applied to every parameter in the same step; what all rules share (groups, state by name, the
+//! transaction) stands in `roster`. A step either replaces every parameter and all state, or, if it fails, nothing.
+
+mod adam;
+mod roster;
+mod sgd;
+#[cfg(test)]
+mod tests;
+
+pub use adam::{Adam, AdamW};
+pub use roster::Group;
+pub use sgd::Sgd;
+
+use tapeflow_core::{Gradients, Tensor};
+
+use crate::error::Result;
+
+/// Something that turns gradients into new versions of the parameters it was given.
+pub trait Optimizer {
+    /// Takes one step. Parameters without a gradient, frozen ones among them, stay as they are; gradients of parameters that
+    /// are not this optimizer's are passed over.
+    ///
+    /// # Errors
+    /// Any mistake or failure of the forward or backward pass or of the step itself; parameters, state and step count are
+    /// then as they were before.
+    fn step(&mut self, gradients: Gradients) -> Result<()>;
+
+    /// The learning rate of the next step.
+    fn learning_rate(&self) -> f64;
+
+    /// Sets the learning rate of the next steps, as a schedule gives it.
+    fn set_learning_rate(&mut self, learning_rate: f64);
+
+    /// The state by name, `h.0.ln_1.weight.exp_avg`, for the parameters that were updated so far.
+    fn state(&self) -> Vec<(String, Tensor)>;
+
+    /// How many steps were taken.
+    fn steps(&self) -> u64;
+}

@@ -1,0 +1,244 @@
+//! What every optimizer has: its parameters in order, their groups, their state, and the transaction of a step.
+//!
+//! Knows no update rule.
+
+use smallvec::SmallVec;
+use tapeflow_core::{DType, Gradients, Parameter, Slot, Tensor, commit, no_grad};
+
+use crate::error::{Error, Result};
+use crate::module::{Buffer, Module, ModuleExt, Pattern};
+
+/// Settings of some parameters that differ from the optimizer's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Group {
+    weight_decay: Option<f64>,
+    learning_rate_scale: Option<f64>,
+}
+
+impl Group {
+    /// Another weight decay.
+    pub fn weight_decay(mut self, weight_decay: f64) -> Self {
+        self.weight_decay = Some(weight_decay);
+        self
+    }
+
+    /// The learning rate times this factor.
+    pub fn learning_rate_scale(mut self, scale: f64) -> Self {
+        self.learning_rate_scale = Some(scale);
+        self
+    }
+}
+
+/// The settings one parameter's update has in one step; parameters that agree in them share their scalars.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Settings {
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    /// The parameter's own steps, this one included, from 1.
+    pub step: u64,
+    dtype: DType,
+}
+
+/// The tensors of state of one parameter, in the order of their names.
+pub(super) type State<T> = SmallVec<[T; 2]>;
+
+/// A parameter with its state.
+#[derive(Debug)]
+struct Member {
+    path: String,
+    parameter: Parameter,
+    group: Group,
+    steps: u64,
+    /// Made at its first update.
+    state: Option<State<Buffer>>,
+}
+
+/// What a rule is given for one parameter: all of one shape but the scalars, which have none.
+pub(super) struct Present<'a, const S: usize> {
+    pub parameter: &'a Tensor,
+    pub gradient: &'a Tensor,
+    pub state: &'a [Tensor],
+    pub scalars: &'a [Tensor; S],
+}
+
+/// The parameters of an optimizer.
+#[derive(Debug)]
+pub(super) struct Roster {
+    members: Vec<Member>,
+    /// The names of the tensors of state each parameter has.
+    pub names: &'static [&'static str],
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    steps: u64,
+    /// A mistake made while it was being set up; it comes out at the first step.
+    mistake: Option<Error>,
+}
+
+impl Roster {
+    pub fn new(module: &(impl Module + ?Sized), names: &'static [&'static str], learning_rate: f64, weight_decay: f64) -> Self {
+        module.stamp_paths();
+        let member = |(path, parameter)| Member { path, parameter, group: Group::default(), steps: 0, state: None };
+        let members = module.named_parameters().into_iter().map(member).collect();
+        Roster { members, names, learning_rate, weight_decay, steps: 0, mistake: None }
+    }
+
+    /// Changes the settings of the parameters whose path matches.
+    pub fn group(&mut self, pattern: &str, change: impl Fn(Group) -> Group) {
+        let glob = Pattern::new(pattern);
+        if !self.group_where(|path, _| glob.matches(path), change) {
+            let paths = self.members.iter().map(|m| m.path.clone()).collect();
+            self.mistake.get_or_insert(Error::NoMatch { pattern: pattern.to_owned(), paths });
+        }
+    }
+
+    /// Changes the settings of the parameters that are chosen; returns whether there are any.
+    pub fn group_where(&mut self, chosen: impl Fn(&str, &[usize]) -> bool, change: impl Fn(Group) -> Group) -> bool {
+        let mut any = false;
+        for member in &mut self.members {
+            if chosen(&member.path, member.parameter.tensor().shape()) {
+                member.group = change(member.group);
+                any = true;
+            }
+        }
+        any
+    }
+
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let named = |member: &Member| -> Vec<(String, Tensor)> {
+            let Some(state) = member.state.as_ref().filter(|_| member.steps > 0) else { return Vec::new() };
+            self.names.iter().zip(state).map(|(name, b)| (format!("{}.{name}", member.path), b.tensor())).collect()
+        };
+        self.members.iter().flat_map(named).collect()
+    }
+
+    /// Updates every parameter that has a gradient, in one transaction.
+    ///
+    /// `scalars` computes a rule's host numbers once for all parameters with the same settings. They are told apart by
+    /// their place and never by their value, so that the program stays the same whatever the values are.
+    pub fn step<const S: usize>(
+        &mut self,
+        gradients: Gradients,
+        scalars: impl Fn(&Settings) -> [f64; S],
+        rule: impl Fn(Present<'_, S>) -> (Tensor, State<Tensor>),
+    ) -> Result<()> {
+        if let Some(mistake) = self.mistake.take() {
+            return Err(mistake);
+        }
+        let mut shared: Vec<(Settings, [Tensor; S])> = Vec::new();
+        let mut updates: Vec<(&Slot, Tensor)> = Vec::new();
+        let mut updated = Vec::new();
+        for (index, member) in self.members.iter_mut().enumerate() {
+            let Some(gradient) = gradients.get(&member.parameter) else { continue };
+            let parameter = member.parameter.tensor();
+            let dtype = parameter.dtype();
+            let settings = Settings {
+                learning_rate: self.learning_rate * member.group.learning_rate_scale.unwrap_or(1.0),
+                weight_decay: member.group.weight_decay.unwrap_or(self.weight_decay),
+                step: member.steps + 1,
+                dtype,
+            };
+            let place = match shared.iter().position(|(s, _)| *s == settings) {
+                Some(place) => place,
+                None => {
+                    let values = scalars(&settings).map(|value| Tensor::host(value, dtype));
+                    shared.push((settings, values));
+                    shared.len() - 1
+                }
+            };
+            if member.state.is_none() {
+                let cells = self.names.iter().map(|_| Buffer::new(zeros(&parameter)));
+                member.state = Some(cells.collect::<Result<_>>()?);
+            }
+            let cells = member.state.as_deref().unwrap_or_default();
+            let state: State<Tensor> = cells.iter().map(Buffer::tensor).collect();
+            let present = Present { parameter: &parameter, gradient, state: &state, scalars: &shared[place].1 };
+            let (new, new_state) = no_grad(|| rule(present));
+            updates.push((member.parameter.slot(), new));
+            updates.extend(cells.iter().map(Buffer::slot).zip(new_state));
+            updated.push(index);
+        }
+        // What the updates were computed from may be given away by the program only if nobody else holds it.
+        drop((gradients, shared));
+        commit(&updates)?;
+        drop(updates);
+        updated.into_iter().for_each(|index| self.members[index].steps += 1);
+        self.steps += 1;
+        Ok(())
+    }
+}
+
+/// Zeros in memory of their own: what every later step finds there too, so that the first step's program is theirs.
+fn zeros(like: &Tensor) -> Tensor {
+    match like.dtype() {
+        DType::F64 => Tensor::from_vec(vec![0f64; like.numel()], like.shape()),
+        _ => Tensor::from_vec(vec![0f32; like.numel()], like.shape()),
+    }
+}
+
+/// The builder methods and the trait that all optimizers share; each holds its `Roster` as `roster`.
+macro_rules! shared_methods {
+    ($optimizer:ident) => {
+        impl $optimizer {
+            /// With this learning rate.
+            pub fn learning_rate(mut self, learning_rate: f64) -> Self {
+                self.roster.learning_rate = learning_rate;
+                self
+            }
+
+            /// With this weight decay, where a group has no other.
+            pub fn weight_decay(mut self, weight_decay: f64) -> Self {
+                self.roster.weight_decay = weight_decay;
+                self
+            }
+
+            /// Changes the settings of the parameters whose path matches a pattern such as `*.bias`; later groups win.
+            ///
+            /// A pattern that matches nothing is an error of the first step.
+            pub fn group(
+                mut self,
+                pattern: &str,
+                change: impl Fn($crate::optim::Group) -> $crate::optim::Group,
+            ) -> Self {
+                self.roster.group(pattern, change);
+                self
+            }
+
+            /// Changes the settings of the parameters chosen by path and shape; later groups win.
+            pub fn group_where(
+                mut self,
+                chosen: impl Fn(&str, &[usize]) -> bool,
+                change: impl Fn($crate::optim::Group) -> $crate::optim::Group,
+            ) -> Self {
+                self.roster.group_where(chosen, change);
+                self
+            }
+        }
+
+        impl $crate::optim::Optimizer for $optimizer {
+            fn step(&mut self, gradients: tapeflow_core::Gradients) -> $crate::error::Result<()> {
+                self.take_step(gradients)
+            }
+
+            fn learning_rate(&self) -> f64 {
+                self.roster.learning_rate
+            }
+
+            fn set_learning_rate(&mut self, learning_rate: f64) {
+                self.roster.learning_rate = learning_rate;
+            }
+
+            fn state(&self) -> Vec<(String, tapeflow_core::Tensor)> {
+                self.roster.state()
+            }
+
+            fn steps(&self) -> u64 {
+                self.roster.steps()
+            }
+        }
+    };
+}
+pub(super) use shared_methods;

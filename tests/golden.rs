@@ -1,0 +1,206 @@
+//! Training and single operations against PyTorch: the numbers in `golden/*.safetensors`, which `golden/make.py` made.
+
+use std::collections::HashMap;
+
+use safetensors::{Dtype, SafeTensors};
+use tapeflow::Result;
+use tapeflow::prelude::*;
+
+/// A golden file in memory.
+struct Golden(HashMap<String, Array>);
+
+struct Array {
+    shape: Vec<usize>,
+    values: Values,
+}
+
+enum Values {
+    Floats(Vec<f64>),
+    Integers(Vec<i64>),
+}
+
+impl Golden {
+    fn read(name: &str) -> Golden {
+        let path = format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let array = |(name, view): (String, safetensors::tensor::TensorView)| {
+            let bytes = view.data();
+            let values = match view.dtype() {
+                Dtype::F32 => Values::Floats(numbers(bytes, |b| f32::from_le_bytes(b).into())),
+                Dtype::F64 => Values::Floats(numbers(bytes, f64::from_le_bytes)),
+                Dtype::I64 => Values::Integers(numbers(bytes, i64::from_le_bytes)),
+                other => panic!("{name} is {other:?}"),
+            };
+            (name, Array { shape: view.shape().to_vec(), values })
+        };
+        Golden(file.tensors().into_iter().map(array).collect())
+    }
+
+    fn array(&self, name: &str) -> &Array {
+        self.0.get(name).unwrap_or_else(|| panic!("the golden file has no {name}"))
+    }
+
+    fn floats(&self, name: &str) -> &[f64] {
+        match &self.array(name).values {
+            Values::Floats(values) => values,
+            Values::Integers(_) => panic!("{name} holds integers"),
+        }
+    }
+
+    /// As a tensor: integers as they are, floats in `dtype`.
+    fn tensor(&self, name: &str, dtype: DType) -> Tensor {
+        let array = self.array(name);
+        match (&array.values, dtype) {
+            (Values::Integers(values), _) => Tensor::from_vec(values.clone(), array.shape.clone()),
+            (Values::Floats(values), DType::F64) => Tensor::from_vec(values.clone(), array.shape.clone()),
+            (Values::Floats(values), _) => {
+                Tensor::from_vec(values.iter().map(|&v| v as f32).collect::<Vec<_>>(), array.shape.clone())
+            }
+        }
+    }
+}
+
+fn numbers<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+}
+
+/// |ours − theirs| ≤ rtol · |theirs| + atol, element by element.
+fn assert_close(what: &str, ours: &[f64], theirs: &[f64], rtol: f64, atol: f64) {
+    assert_eq!(ours.len(), theirs.len(), "{what}: number of elements");
+    for (i, (&a, &b)) in ours.iter().zip(theirs).enumerate() {
+        let error = (a - b).abs();
+        assert!(error <= rtol * b.abs() + atol, "{what}[{i}]: {a:e}, PyTorch has {b:e} (off by {error:e})");
+    }
+}
+
+/// Ten steps from the golden file's initial parameters, in `dtype`; gives the losses.
+fn train<M: Module>(golden: &Golden, model: &M, dtype: DType, loss: impl Fn(usize) -> Tensor) -> Result<Vec<f64>> {
+    for (path, parameter) in model.named_parameters() {
+        parameter.set(golden.tensor(&format!("initial.{path}"), dtype));
+    }
+    let mut optimizer = AdamW::new(model)
+        .learning_rate(1e-3)
+        .betas(0.9, 0.99)
+        .eps(1e-8)
+        .weight_decay(0.1)
+        .group_where(|_, shape| shape.len() < 2, |group| group.weight_decay(0.0));
+    let steps = golden.floats("losses.f64").len();
+    let norms = golden.floats("norms.f64");
+    let mut losses = Vec::new();
+    for step in 0..steps {
+        let loss = loss(step);
+        let mut gradients = loss.backward()?;
+        let norm = gradients.clip_norm(1.0);
+        optimizer.step(gradients)?;
+        losses.push(loss.cast(DType::F64).item::<f64>()?);
+        let rtol = if dtype == DType::F64 { 1e-8 } else { 1e-4 };
+        let norm = norm.cast(DType::F64).item::<f64>()?;
+        assert_close(&format!("gradient norm of step {step}"), &[norm], &[norms[step]], rtol, 0.0);
+    }
+    Ok(losses)
+}
+
+fn assert_training_matches<M: Module>(golden: &Golden, model: &M, loss: impl Fn(usize) -> Tensor) -> Result<()> {
+    let losses = train(golden, model, DType::F32, &loss)?;
+    assert_close("f32 losses", &losses, golden.floats("losses.f32"), 1e-5, 0.0);
+
+    let losses = train(golden, model, DType::F64, &loss)?;
+    assert_close("losses", &losses, golden.floats("losses.f64"), 1e-8, 0.0);
+    for (path, parameter) in model.named_parameters() {
+        let ours = parameter.tensor().to_vec::<f64>()?;
+        let theirs = golden.floats(&format!("final.{path}"));
+        // Adding a vector to all keys shifts a query's scores alike, which softmax does not see: the true gradient of the
+        // keys' bias is zero, and what is left of it rounding alone.
+        let keys = if path.ends_with("attn.c_attn.bias") { ours.len() / 3..ours.len() / 3 * 2 } else { 0..0 };
+        for range in [0..keys.start, keys.end..ours.len()] {
+            // A parameter moves by at most η a step; what 1e-8 of that is lies below 1e-8 relative of all but zeros.
+            assert_close(&path, &ours[range.clone()], &theirs[range], 1e-8, 1e-11);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn ten_steps_of_a_gpt() -> Result<()> {
+    let golden = Golden::read("gpt");
+    let config =
+        GptConfig { block_size: 16, vocab_size: 31, n_layer: 2, n_head: 4, n_embd: 32, dropout: 0.0, bias: true };
+    let model = Gpt::new(&config, &Generator::new(0))?;
+    assert_eq!(model.parameters().len(), golden.0.keys().filter(|name| name.starts_with("final.")).count());
+    let tokens = golden.tensor("tokens", DType::I64);
+    assert_training_matches(&golden, &model, |step| {
+        let batch = tokens.narrow(0, step, 1).squeeze(0);
+        model.loss(&batch.slice(1, 0..16), &batch.slice(1, 1..17))
+    })
+}
+
+#[test]
+fn ten_steps_of_an_mlp() -> Result<()> {
+    #[derive(Module)]
+    struct Net {
+        layers: Vec<Linear>,
+    }
+    let golden = Golden::read("mlp");
+    let net = Net { layers: [(20, 32), (32, 32), (32, 5)].map(|(i, o)| Linear::new(i, o)).into() };
+    let (x, y) = (golden.tensor("x", DType::F64), golden.tensor("y", DType::I64));
+    assert_training_matches(&golden, &net, |step| {
+        let [first, second, third] = [0, 1, 2].map(|i| &net.layers[i]);
+        let x = x.narrow(0, step, 1).squeeze(0).cast(first.weight.tensor().dtype());
+        let logits = third.forward(&second.forward(&first.forward(&x).tanh()).relu());
+        logits.cross_entropy(&y.narrow(0, step, 1).squeeze(0))
+    })
+}
+
+type Case = (&'static str, fn(&[Tensor]) -> Tensor);
+
+/// By the names in the golden file; inputs in its order.
+const OPS: &[Case] = &[
+    ("layer_norm", |x| x[0].layer_norm(&x[1], Some(&x[2]), 1e-5)),
+    ("layer_norm_no_bias", |x| x[0].layer_norm(&x[1], None, 1e-5)),
+    ("softmax", |x| x[0].softmax(-1)),
+    ("softmax_axis_0", |x| x[0].softmax(0)),
+    ("log_softmax", |x| x[0].log_softmax(-1)),
+    ("cross_entropy", |x| x[0].cross_entropy(&x[1])),
+    ("gelu", |x| x[0].gelu()),
+    ("silu", |x| x[0].silu()),
+    ("sigmoid", |x| x[0].sigmoid()),
+    ("tanh", |x| x[0].tanh()),
+    ("var", |x| x[0].var_dim([-1], 0, false)),
+    ("var_unbiased", |x| x[0].var_dim([0, 2], 1, true)),
+    ("matmul", |x| x[0].matmul(&x[1])),
+    ("matmul_broadcast", |x| x[0].matmul(&x[1])),
+    ("matmul_vector", |x| x[0].matmul(&x[1])),
+    ("embedding", |x| x[0].embedding(&x[1])),
+    ("gather", |x| x[0].gather(1, &x[1])),
+    ("mse_loss", |x| x[0].mse_loss(&x[1])),
+    ("max", |x| x[0].max_dim([-1], false)),
+    ("causal_attention", |x| Tensor::causal_attention(&x[0], &x[1], &x[2])),
+];
+
+#[test]
+fn single_operations_and_their_gradients() -> Result<()> {
+    let golden = Golden::read("ops");
+    let made = golden.0.keys().filter(|name| name.ends_with(".output")).count();
+    assert_eq!(OPS.len(), made, "the golden file and the table list different operations");
+    for (name, op) in OPS {
+        let mut inputs = Vec::new();
+        while golden.0.contains_key(&format!("{name}.input.{}", inputs.len())) {
+            let input = golden.tensor(&format!("{name}.input.{}", inputs.len()), DType::F64);
+            inputs.push(if input.dtype() == DType::F64 { input.with_grad() } else { input });
+        }
+        let y = op(&inputs);
+        assert_eq!(y.shape()[..], golden.array(&format!("{name}.output")).shape, "{name}: shape");
+        assert_close(name, &y.to_vec::<f64>()?, golden.floats(&format!("{name}.output")), 1e-11, 1e-13);
+
+        let floats: Vec<usize> = (0..inputs.len()).filter(|&i| inputs[i].dtype() == DType::F64).collect();
+        let wrt: Vec<&Tensor> = floats.iter().map(|&i| &inputs[i]).collect();
+        let cotangent = golden.tensor(&format!("{name}.cotangent"), DType::F64);
+        let gradients = grad(&(op(&inputs) * &cotangent).sum(), &wrt)?;
+        for (i, gradient) in floats.iter().zip(gradients) {
+            let what = format!("{name}.gradient.{i}");
+            assert_close(&what, &gradient.to_vec::<f64>()?, golden.floats(&what), 1e-11, 1e-13);
+        }
+    }
+    Ok(())
+}

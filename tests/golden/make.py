@@ -1,0 +1,173 @@
+"""Makes the golden files beside this script: what PyTorch computes, for tests/golden.rs to compare with.
+
+  python tests/golden/make.py          # needs torch, numpy, safetensors; any machine, no GPU
+
+gpt.safetensors, mlp.safetensors: ten AdamW steps. `initial.PATH` (f32, exact in f64 too), `final.PATH` (f64), the inputs of
+each step, `losses.f64`, `losses.f32`, `norms.f64` (global gradient norms before clipping).
+ops.safetensors: one op each, f64. `NAME.input.I`, `NAME.output`, `NAME.cotangent`, `NAME.gradient.I`.
+made.json: versions and seed. Everything is drawn from numpy's PCG64, so a file changes only if this script or
+PyTorch's arithmetic does.
+"""
+import json
+import math
+import pathlib
+import platform
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+SEED = 20260101
+STEPS = 10
+HERE = pathlib.Path(__file__).parent
+VOCAB, BLOCK, EMBD, HEADS, LAYERS, BATCH = 31, 16, 32, 4, 2, 4
+MLP_SIZES, MLP_BATCH = (20, 32, 32, 5), 16
+
+torch.set_num_threads(1)
+torch.use_deterministic_algorithms(True)
+
+
+def linear(rng, path, outputs, inputs, std):
+    return {path + ".weight": rng.standard_normal((outputs, inputs)) * std, path + ".bias": rng.standard_normal(outputs) * 0.02}
+
+
+def norm(rng, path):
+    """Away from ones and zeros, so that a swapped weight and bias cannot pass."""
+    return {path + ".weight": 1 + 0.1 * rng.standard_normal(EMBD), path + ".bias": 0.1 * rng.standard_normal(EMBD)}
+
+
+def gpt_initial(rng):
+    p = {"wte.weight": rng.standard_normal((VOCAB, EMBD)) * 0.2, "wpe.weight": rng.standard_normal((BLOCK, EMBD)) * 0.1}
+    for i in range(LAYERS):
+        h = "h.%d." % i
+        p |= norm(rng, h + "ln_1") | linear(rng, h + "attn.c_attn", 3 * EMBD, EMBD, 0.2)
+        p |= linear(rng, h + "attn.c_proj", EMBD, EMBD, 0.1) | norm(rng, h + "ln_2")
+        p |= linear(rng, h + "mlp.c_fc", 4 * EMBD, EMBD, 0.2) | linear(rng, h + "mlp.c_proj", EMBD, 4 * EMBD, 0.1)
+    return p | norm(rng, "ln_f")
+
+
+def gpt_loss(p, tokens):
+    """tokens: (B, T+1). The model of GPT-2 with tied embeddings, tanh GELU and biases."""
+    x, y = tokens[:, :-1], tokens[:, 1:]
+    b, t = x.shape
+    affine = lambda path, x: F.linear(x, p[path + ".weight"], p[path + ".bias"])
+    normed = lambda path, x: F.layer_norm(x, (EMBD,), p[path + ".weight"], p[path + ".bias"], 1e-5)
+    x = p["wte.weight"][x] + p["wpe.weight"][:t]
+    mask = torch.ones(t, t, dtype=torch.bool).tril()
+    for i in range(LAYERS):
+        h = "h.%d." % i
+        q, k, v = affine(h + "attn.c_attn", normed(h + "ln_1", x)).split(EMBD, -1)
+        q, k, v = (a.view(b, t, HEADS, EMBD // HEADS).transpose(1, 2) for a in (q, k, v))  # (B, nh, T, hs)
+        scores = (q @ k.transpose(-2, -1) / math.sqrt(EMBD // HEADS)).masked_fill(~mask, -math.inf)
+        x = x + affine(h + "attn.c_proj", (scores.softmax(-1) @ v).transpose(1, 2).reshape(b, t, EMBD))
+        x = x + affine(h + "mlp.c_proj", F.gelu(affine(h + "mlp.c_fc", normed(h + "ln_2", x)), approximate="tanh"))
+    logits = normed("ln_f", x) @ p["wte.weight"].T
+    return F.cross_entropy(logits.reshape(-1, VOCAB), y.reshape(-1))
+
+
+def mlp_initial(rng):
+    p = {}
+    for i, (inputs, outputs) in enumerate(zip(MLP_SIZES, MLP_SIZES[1:])):
+        p |= linear(rng, "layers.%d" % i, outputs, inputs, 1.0 / math.sqrt(inputs))
+    return p
+
+
+def mlp_loss(p, x, y):
+    affine = lambda i, x: F.linear(x, p["layers.%d.weight" % i], p["layers.%d.bias" % i])
+    return F.cross_entropy(affine(2, affine(1, affine(0, x).tanh()).relu()), y)
+
+
+def train(dtype, initial, loss_fn, batches):
+    """(losses, gradient norms, final parameters) of STEPS steps; only matrices decay."""
+    p = {k: v.to(dtype).clone().requires_grad_() for k, v in initial.items()}
+    groups = [dict(params=[v for v in p.values() if v.dim() >= 2], weight_decay=0.1),
+              dict(params=[v for v in p.values() if v.dim() < 2], weight_decay=0.0)]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-8, foreach=False, fused=False)
+    losses, norms = [], []
+    for batch in batches:
+        optimizer.zero_grad()
+        loss = loss_fn(p, *(b.to(dtype) if b.is_floating_point() else b for b in batch))
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(p.values(), 1.0, foreach=False).item())
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, norms, {k: v.detach() for k, v in p.items()}
+
+
+def write_training(name, initial, loss_fn, inputs):
+    initial = {k: torch.tensor(v, dtype=torch.float32) for k, v in initial.items()}
+    batches = list(zip(*inputs.values()))
+    losses, norms, final = train(torch.float64, initial, loss_fn, batches)
+    losses32, _, _ = train(torch.float32, initial, loss_fn, batches)
+    tensors = {"initial." + k: v for k, v in initial.items()} | {"final." + k: v for k, v in final.items()} | inputs
+    tensors |= {"losses.f64": torch.tensor(losses, dtype=torch.float64), "losses.f32": torch.tensor(losses32, dtype=torch.float32),
+                "norms.f64": torch.tensor(norms, dtype=torch.float64)}
+    write(name, tensors)
+    assert max(norms) > 1.0, "no step was clipped: the golden would not test clipping"
+    print("%s: losses %s, norms %s" % (name, " ".join("%.6f" % x for x in losses), " ".join("%.3f" % x for x in norms)))
+
+
+def ops(rng):
+    """name -> (function, inputs). Integer inputs get no gradient."""
+    f = lambda *s: torch.tensor(rng.standard_normal(s))
+    i = lambda hi, *s: torch.tensor(rng.integers(0, hi, s))
+
+    def attention(q, k, v):
+        t = q.shape[-2]
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        return scores.masked_fill(~torch.ones(t, t, dtype=torch.bool).tril(), -math.inf).softmax(-1) @ v
+
+    return {
+        "layer_norm": (lambda x, w, b: F.layer_norm(x, (12,), w, b, 1e-5), [f(3, 5, 12), f(12), f(12)]),
+        "layer_norm_no_bias": (lambda x, w: F.layer_norm(x, (12,), w, None, 1e-5), [f(4, 12), f(12)]),
+        "softmax": (lambda x: x.softmax(-1), [f(4, 9) * 3]),
+        "softmax_axis_0": (lambda x: x.softmax(0), [f(4, 9) * 3]),
+        "log_softmax": (lambda x: x.log_softmax(-1), [f(4, 9) * 3]),
+        "cross_entropy": (lambda x, y: F.cross_entropy(x, y), [f(8, 7) * 2, i(7, 8)]),
+        "gelu": (lambda x: F.gelu(x, approximate="tanh"), [f(40) * 3]),
+        "silu": (F.silu, [f(40) * 3]),
+        "sigmoid": (torch.sigmoid, [f(40) * 4]),
+        "tanh": (torch.tanh, [f(40) * 2]),
+        "var": (lambda x: x.var(-1, correction=0), [f(5, 11)]),
+        "var_unbiased": (lambda x: x.var((0, 2), correction=1, keepdim=True), [f(3, 4, 5)]),
+        "matmul": (torch.matmul, [f(5, 7), f(7, 3)]),
+        "matmul_broadcast": (torch.matmul, [f(2, 1, 4, 6), f(3, 6, 5)]),
+        "matmul_vector": (torch.matmul, [f(2, 4, 6), f(6)]),
+        "embedding": (lambda w, x: F.embedding(x, w), [f(9, 4), i(9, 3, 5)]),
+        "gather": (lambda x, y: x.gather(1, y), [f(4, 6), i(6, 4, 3)]),
+        "mse_loss": (F.mse_loss, [f(6, 3), f(6, 3)]),
+        "max": (lambda x: x.amax(-1), [f(6, 8)]),
+        "causal_attention": (attention, [f(2, 3, 6, 4), f(2, 3, 6, 4), f(2, 3, 6, 4)]),
+    }
+
+
+def write_ops(rng):
+    tensors = {}
+    for name, (function, inputs) in ops(rng).items():
+        floats = [x.requires_grad_() for x in inputs if x.is_floating_point()]
+        y = function(*inputs)
+        cotangent = torch.tensor(rng.standard_normal(tuple(y.shape)))
+        gradients = iter(torch.autograd.grad(y, floats, cotangent))
+        tensors |= {name + ".output": y.detach(), name + ".cotangent": cotangent}
+        for n, x in enumerate(inputs):
+            tensors["%s.input.%d" % (name, n)] = x.detach()
+            if x.is_floating_point():
+                tensors["%s.gradient.%d" % (name, n)] = next(gradients)
+    write("ops", tensors)
+
+
+def write(name, tensors):
+    path = HERE / (name + ".safetensors")
+    save_file({k: v.contiguous() for k, v in sorted(tensors.items())}, path)
+    path.chmod(0o644)
+
+
+rng = np.random.default_rng(SEED)
+write_training("gpt", gpt_initial(rng), gpt_loss, {"tokens": torch.tensor(rng.integers(0, VOCAB, (STEPS, BATCH, BLOCK + 1)))})
+write_training("mlp", mlp_initial(rng), mlp_loss,
+               {"x": torch.tensor(rng.standard_normal((STEPS, MLP_BATCH, MLP_SIZES[0])), dtype=torch.float32),
+                "y": torch.tensor(rng.integers(0, MLP_SIZES[-1], (STEPS, MLP_BATCH)))})
+write_ops(rng)
+made = dict(seed=SEED, torch=torch.__version__.split("+")[0], numpy=np.__version__, python=platform.python_version(), machine=platform.machine())
+(HERE / "made.json").write_text(json.dumps(made) + "\n")

@@ -1,0 +1,130 @@
+//! `cargo xtask bench`: starts the bench binary and, interleaved, PyTorch; prints lines, tables and ratios. Owns the
+//! order of the rounds and what is compared with what; knows nothing of the workloads but their names.
+
+mod line;
+mod machine;
+mod record;
+mod systems;
+mod table;
+
+use line::Line;
+use systems::System;
+use table::Row;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Workloads by the peers' names; a name ending in `*` matches a prefix. None: list them.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Print the raw JSON lines instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// An interpreter that has torch: also run PyTorch (eager and compiled), interleaved, and print ratios.
+    #[arg(long, value_name = "PYTHON")]
+    peers: Option<String>,
+    /// Worker threads; several counts give a row each and the scaling between them.
+    #[arg(long, value_delimiter = ',', default_value = "2")]
+    threads: Vec<usize>,
+    /// How often the whole set is measured, one system after the other each time.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Measure at least this many iterations in a round.
+    #[arg(long, default_value_t = 10)]
+    iters: usize,
+    /// And for at least this long [s].
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// But stop after this long, once there are 3 iterations [s].
+    #[arg(long, default_value_t = 60.0)]
+    max_seconds: f64,
+    /// Iterations at the start of a round that are not counted.
+    #[arg(long, default_value_t = 3)]
+    warmup: usize,
+    /// Append what was measured to `benches/RECORD.md`.
+    #[arg(long)]
+    record: bool,
+    /// A line for the record: what this measurement is about.
+    #[arg(long, value_name = "TEXT", requires = "record")]
+    note: Option<String>,
+}
+
+pub fn run(args: &Args) -> Result<(), String> {
+    let binary = systems::build()?;
+    let known = systems::workloads(&binary)?;
+    if args.names.is_empty() {
+        println!("workloads: {}", known.join(" "));
+        return Ok(());
+    }
+    let names = select(&args.names, &known)?;
+    let rounds = if args.peers.is_some() || args.record { args.rounds.max(1) } else { 1 };
+    let mut rows = Vec::new();
+    for name in &names {
+        rows.extend(measure(args, System::all(&binary, args.peers.as_deref(), name), name, rounds)?);
+    }
+    if !args.json {
+        print!("{}", table::Table(&rows));
+    }
+    if args.record {
+        let path = crate::root().join("benches/RECORD.md");
+        let note = args.note.as_deref().unwrap_or_default();
+        record::append(&path, note, &rows).map_err(|e| format!("{}: {e}", path.display()))?;
+        println!("recorded in {}", path.display());
+    }
+    Ok(())
+}
+
+/// One workload on all systems: A B C, A B C, … so that what disturbs the machine disturbs all alike.
+fn measure(args: &Args, systems: Vec<System>, name: &str, rounds: usize) -> Result<Vec<Row>, String> {
+    let mut rows: Vec<Row> = Vec::new();
+    for round in 0..rounds {
+        for &threads in &args.threads {
+            for system in &systems {
+                eprintln!("{name}: round {} of {rounds}, {threads} threads, {}", round + 1, system.name);
+                let output = system.measure(name, threads, args)?;
+                if system.is_ours() && output.is_empty() {
+                    return Ok(Vec::new()); // the binary has said "not yet"
+                }
+                for text in output.lines().filter(|text| text.starts_with('{')) {
+                    if args.json {
+                        println!("{text}");
+                    }
+                    let line = Line::parse(text).ok_or_else(|| format!("not a line of a bench: {text}"))?;
+                    match rows.iter_mut().find(|row| row.is_of(&line)) {
+                        Some(row) => row.lines.push(line),
+                        None => rows.push(Row { lines: vec![line] }),
+                    }
+                }
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn select(patterns: &[String], known: &[String]) -> Result<Vec<String>, String> {
+    let mut selected: Vec<String> = Vec::new();
+    for pattern in patterns {
+        let hit = |name: &&String| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => *name == pattern,
+        };
+        let hits: Vec<_> = known.iter().filter(hit).cloned().collect();
+        if hits.is_empty() {
+            return Err(format!("unknown workload {pattern}; known: {}", known.join(" ")));
+        }
+        selected.extend(hits.into_iter().filter(|name| !selected.contains(name)).collect::<Vec<_>>());
+    }
+    Ok(selected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::select;
+
+    #[test]
+    fn a_star_selects_a_prefix_and_nothing_twice() {
+        let known = ["op_a", "op_b", "mlp"].map(String::from);
+        let names = |patterns: &[&str]| select(&patterns.iter().map(|p| p.to_string()).collect::<Vec<_>>(), &known);
+        assert_eq!(names(&["op_*", "op_a"]), Ok(vec!["op_a".to_owned(), "op_b".to_owned()]));
+        assert!(names(&["op"]).is_err());
+    }
+}
