@@ -1,1 +1,44 @@
-//! tapeflow
+//! tapeflow: a macro-driven, ECS-like dataflow runtime for deep learning.
+//!
+//! Plain structs become modules, plain scalar functions become differentiable kernels; what is computed is recorded on a tape,
+//! fused, planned and run on a worker pool. This crate is the facade: it re-exports the others and owns nothing itself.
+//!
+//! ```
+//! use tapeflow::prelude::*;
+//!
+//! #[derive(Module)]
+//! #[module(forward = |x| out(hidden(x).tanh()))]
+//! struct Xor {
+//!     hidden: Linear,
+//!     out: Linear,
+//! }
+//!
+//! let generator = Generator::new(1);
+//! let model = Xor { hidden: Linear::new(2, 8, &generator)?, out: Linear::new(8, 1, &generator)? };
+//! let inputs = Tensor::from_vec(vec![0f32, 0., 0., 1., 1., 0., 1., 1.], [4, 2]);
+//! let targets = Tensor::from_vec(vec![0f32, 1., 1., 0.], [4, 1]);
+//! let mut optimizer = Adam::new(&model).learning_rate(0.05);
+//! for _ in 0..500 {
+//!     let loss = model.forward(&inputs).mse_loss(&targets);
+//!     optimizer.step(loss.backward()?)?;
+//! }
+//! assert!(model.forward(&inputs).mse_loss(&targets).item::<f32>()? < 1e-3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub use tapeflow_models as models;
+pub use tapeflow_nn::*;
+
+/// What generated code names; not for use by hand.
+#[doc(hidden)]
+pub use tapeflow_nn::__macro;
+
+/// The names that most programs use.
+pub mod prelude {
+    pub use tapeflow_models::{Gpt, GptConfig, Mlp};
+    pub use tapeflow_nn::{
+        Adam, AdamW, DType, Device, Dropout, Embedding, Forward, Gelu, Generator, Gradients, LayerNorm, Linear, Module, ModuleExt,
+        Optimizer, Parameter, Relu, Row, Sequential, Sgd, Shape, Sigmoid, Silu, Tanh, Tensor, causal_attention, grad, kernel,
+        no_grad,
+    };
+}

@@ -15,7 +15,7 @@ use crate::ops::gradient::{Gradient, GradientOf};
 use crate::parameter::{Owner, Parameter};
 use crate::tape::site::Site;
 use crate::tape::{self, Locked, NodeId, TensorType};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, eager};
 
 thread_local! {
     static GRAD: Cell<bool> = const { Cell::new(true) };
@@ -206,21 +206,20 @@ impl Tensor {
     fn backward_from(&self, cotangent: Option<&Tensor>) -> Result<Gradients> {
         let site = Site::here();
         check_root(self, cotangent, site)?;
-        let tape = tape::lock();
+        let mut tape = lock_settled(self.node());
         let mut found: Vec<(NodeId, Arc<Owner>)> = Vec::new();
-        let walked = walk(tape, self.node(), |tape, node| {
+        walk(&mut tape, self.node(), |tape, node| {
             if let Some(owner) = &tape.owner[node.index()]
                 && tape.flags[node.index()].grad
             {
                 found.push((node, owner.clone()));
             }
-        });
-        walked?;
+        })?;
         if found.is_empty() {
             return Err(Error::new("backward", Problem::NothingToDifferentiate, site));
         }
         let nodes: Vec<NodeId> = found.iter().map(|f| f.0).collect();
-        let values = record_gradient(self, cotangent, &nodes, site);
+        let values = record_gradient(tape, self, cotangent, &nodes, site)?;
         let entries = found.into_iter().zip(values).map(|((_, owner), value)| Entry { owner, value }).collect();
         Ok(Gradients { entries })
     }
@@ -259,7 +258,8 @@ pub fn grad_with(output: &Tensor, cotangent: Option<&Tensor>, inputs: &[&Tensor]
     }
     let wanted: Vec<NodeId> = inputs.iter().map(|t| t.node()).collect();
     let mut reached = vec![false; wanted.len()];
-    walk_all(tape::lock(), output.node(), &wanted, |node| {
+    let mut tape = lock_settled(output.node());
+    walk_all(&mut tape, output.node(), &wanted, |node| {
         for (r, w) in reached.iter_mut().zip(&wanted) {
             *r |= *w == node;
         }
@@ -268,7 +268,7 @@ pub fn grad_with(output: &Tensor, cotangent: Option<&Tensor>, inputs: &[&Tensor]
         let shape = inputs[index].shape().clone();
         return Err(Error::new("grad", Problem::Independent { index, shape }, site));
     }
-    Ok(record_gradient(output, cotangent, &wanted, site))
+    record_gradient(tape, output, cotangent, &wanted, site)
 }
 
 fn check_root(root: &Tensor, cotangent: Option<&Tensor>, site: Site) -> Result<()> {
@@ -296,26 +296,60 @@ fn check_root(root: &Tensor, cotangent: Option<&Tensor>, site: Site) -> Result<(
     }
 }
 
-fn record_gradient(root: &Tensor, cotangent: Option<&Tensor>, wrt: &[NodeId], site: Site) -> Vec<Tensor> {
-    let leaves: Vec<(NodeId, TensorType)> = {
-        let tape = tape::lock();
-        wrt.iter().map(|&n| (n, tape.ty[n.index()].clone())).collect()
-    };
+/// Records the gradient under the lock that its graph was checked under: between the two no update may end that graph.
+fn record_gradient(
+    mut tape: Locked,
+    root: &Tensor,
+    cotangent: Option<&Tensor>,
+    wrt: &[NodeId],
+    site: Site,
+) -> Result<Vec<Tensor>> {
     let mut inputs: crate::tape::Inputs = SmallVec::from_slice(&[root.node()]);
     inputs.extend(cotangent.map(Tensor::node));
-    inputs.extend(leaves.iter().map(|l| l.0));
+    inputs.extend_from_slice(wrt);
     let ty = TensorType { shape: crate::tensor::shape::Shape::default(), ..root.ty().clone() };
     // A gradient can be differentiated again wherever its root can.
-    let gradient = Tensor::from_nodes(Gradient { seeded: cotangent.is_some() }, inputs, ty, site, root.requires_grad());
-    let of = |(index, (_, ty)): (usize, (NodeId, TensorType))| {
-        let inputs = SmallVec::from_slice(&[gradient.node()]);
-        Tensor::from_nodes(GradientOf { index }, inputs, ty, site, root.requires_grad())
+    let grad = root.requires_grad();
+    let gradient = Tensor::from_nodes(&mut tape, Gradient { seeded: cotangent.is_some() }, inputs, ty, site, grad);
+    let of = |(index, node): (usize, &NodeId)| {
+        let (inputs, ty) = (SmallVec::from_slice(&[gradient.node()]), tape.ty[node.index()].clone());
+        Tensor::from_nodes(&mut tape, GradientOf { index }, inputs, ty, site, grad)
     };
-    leaves.into_iter().enumerate().map(of).collect()
+    let values: Vec<Tensor> = wrt.iter().enumerate().map(of).collect();
+    // Handles lock the tape when they go.
+    drop(tape);
+    if eager() {
+        Tensor::realize_all(&values.iter().collect::<Vec<_>>())?;
+    }
+    Ok(values)
+}
+
+/// The tape, once no update is running that takes over memory the graph of `root` begins with: such an update ends the graph.
+fn lock_settled(root: NodeId) -> Locked {
+    let mut tape = tape::lock();
+    while tape.lent > 0 && reaches_lent(&mut tape, root) {
+        tape = tape.wait();
+    }
+    tape
+}
+
+fn reaches_lent(tape: &mut Locked, root: NodeId) -> bool {
+    tape.begin_walk();
+    let mut stack = vec![root];
+    while let Some(node) = stack.pop() {
+        if tape.flags[node.index()].taken {
+            return true;
+        }
+        if tape.marked(node).is_none() {
+            tape.set_mark(node, 0);
+            stack.extend_from_slice(&tape.inputs[node.index()]);
+        }
+    }
+    false
 }
 
 /// Visits, from `root` on, every node that a cotangent reaches.
-fn walk(mut tape: Locked, root: NodeId, mut visit: impl FnMut(&Locked, NodeId)) -> Result<()> {
+fn walk(tape: &mut Locked, root: NodeId, mut visit: impl FnMut(&Locked, NodeId)) -> Result<()> {
     tape.begin_walk();
     let mut stack = vec![root];
     while let Some(node) = stack.pop() {
@@ -323,25 +357,25 @@ fn walk(mut tape: Locked, root: NodeId, mut visit: impl FnMut(&Locked, NodeId)) 
             continue;
         }
         tape.set_mark(node, 0);
-        visit(&tape, node);
+        visit(tape, node);
         if tape.flags[node.index()].released {
             return Err(Error::new("backward", Problem::Released, tape.site[node.index()]));
         }
-        push_inputs(&tape, node, &mut stack, |tape, input| tape.flags[input.index()].grad)?;
+        push_inputs(tape, node, &mut stack, |tape, input| tape.flags[input.index()].grad)?;
     }
     Ok(())
 }
 
 /// As `walk`, through everything that `wanted` could be reached through, whether it requires gradients or not.
-fn walk_all(mut tape: Locked, root: NodeId, wanted: &[NodeId], mut visit: impl FnMut(NodeId)) -> Result<()> {
-    // Only nodes that depend on a wanted one carry a cotangent that matters.
+fn walk_all(tape: &mut Locked, root: NodeId, wanted: &[NodeId], mut visit: impl FnMut(NodeId)) -> Result<()> {
+    // Only nodes that depend on a wanted one carry a cotangent that matters; of a released one it is not known any more.
     tape.begin_walk();
     let mut depends: HashMap<NodeId, bool> = wanted.iter().map(|&w| (w, true)).collect();
     let mut stack = vec![(root, false)];
     while let Some((node, done)) = stack.pop() {
         if done {
             let any = tape.inputs[node.index()].iter().any(|i| depends.get(i).copied().unwrap_or(false));
-            *depends.entry(node).or_insert(false) |= any;
+            *depends.entry(node).or_insert(false) |= any || tape.flags[node.index()].released;
         } else if tape.marked(node).is_none() {
             tape.set_mark(node, 0);
             stack.push((node, true));
@@ -356,7 +390,10 @@ fn walk_all(mut tape: Locked, root: NodeId, wanted: &[NodeId], mut visit: impl F
         }
         tape.set_mark(node, 0);
         visit(node);
-        push_inputs(&tape, node, &mut stack, |_, input| depends.get(&input).copied().unwrap_or(false))?;
+        if tape.flags[node.index()].released && !wanted.contains(&node) {
+            return Err(Error::new("grad", Problem::Released, tape.site[node.index()]));
+        }
+        push_inputs(tape, node, &mut stack, |_, input| depends.get(&input).copied().unwrap_or(false))?;
     }
     Ok(())
 }

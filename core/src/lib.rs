@@ -5,6 +5,7 @@ extern crate self as tapeflow;
 
 mod autodiff;
 mod compile;
+mod counts;
 mod cpu;
 mod device;
 mod error;
@@ -24,6 +25,7 @@ mod training;
 
 pub use autodiff::{Gradients, grad, grad_with, no_grad};
 pub use compile::{program_cache, without_fusion};
+pub use counts::{CacheCounts, cache_counts, tape_nodes};
 pub use device::Device;
 pub use error::{Error, Problem, Result};
 pub use generator::{Generator, default_generator, manual_seed};
@@ -32,7 +34,7 @@ pub use ops::attention::causal_attention;
 pub use ops::registry;
 pub use parameter::{Parameter, Slot, commit};
 pub use pool::set_threads;
-pub use row::{Lanes, Row};
+pub use row::{Lanes, Row, detach, erf};
 pub use tapeflow_ir::DType;
 pub use tapeflow_macros::kernel;
 pub use tensor::Tensor;
@@ -47,4 +49,11 @@ pub mod __macro {
     pub use crate::row::Lanes;
     pub use crate::tape::site::{scope, scope_index};
     pub use tapeflow_ir as ir;
+}
+
+/// What tests of other crates look through; not for use by hand.
+#[doc(hidden)]
+pub mod __test {
+    pub use crate::compile::dump::dumped;
+    pub use crate::compile::key::collide_program_hashes;
 }

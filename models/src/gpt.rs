@@ -8,8 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 use tapeflow_nn::{
-    DType, Dropout, Embedding, Error, Forward, Generator, LayerNorm, Linear, Module, ModuleExt, Result, Tensor, init,
-    causal_attention, is_training, no_grad,
+    DType, Dropout, Embedding, Error, Forward, Generator, LayerNorm, Linear, Module, ModuleExt, Result, Tensor,
+    causal_attention, init, is_training, no_grad,
 };
 
 use crate::Sampler;
@@ -69,7 +69,9 @@ impl GptConfig {
         }
         if !self.n_embd.is_multiple_of(self.n_head) {
             let (c, nh) = (self.n_embd, self.n_head);
-            return Err(Error::Configuration(format!("n_embd {c} is no multiple of n_head {nh}: heads share it evenly")));
+            return Err(Error::Configuration(format!(
+                "n_embd {c} is no multiple of n_head {nh}: heads share it evenly"
+            )));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::Configuration(format!("dropout {} does not lie in 0 ≤ p < 1", self.dropout)));

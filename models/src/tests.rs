@@ -72,9 +72,8 @@ fn the_weights_begin_as_in_nanogpt() -> Result<()> {
     assert!((std(model.h[3].mlp.c_proj.weight.tensor())? / (0.02 / 8f32.sqrt()) - 1.0).abs() < 0.02);
     assert!((std(model.wte.weight.tensor())? / 0.02 - 1.0).abs() < 0.05);
     // Nothing is known yet: the loss is that of a uniform guess.
-    let x = tokens(&[1, 2, 3, 4, 5, 6]);
-    let loss = model.loss(&x, &x).item::<f32>()?;
-    assert!((loss - 65f32.ln()).abs() < 0.1, "{loss}");
+    let loss = model.loss(&tokens(&[1, 2, 3, 4, 5, 6]), &tokens(&[21, 22, 23, 24, 25, 26])).item::<f32>()?;
+    assert!((loss - 65f32.ln()).abs() < 0.2, "{loss}");
     Ok(())
 }
 

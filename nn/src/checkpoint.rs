@@ -108,6 +108,8 @@ pub(crate) fn assign(leaves: Vec<(String, Leaf)>, tensors: Vec<(String, Tensor)>
     if !(missing.is_empty() && unexpected.is_empty() && unlike.is_empty()) {
         return Err(Error::CheckpointMismatch { source_name: source_name.to_owned(), missing, unexpected, unlike });
     }
+    // Whatever computing them reports comes out before the first is set.
+    Tensor::realize_all(&fitting.iter().map(|(_, tensor)| tensor).collect::<Vec<_>>())?;
     fitting.iter().try_for_each(|(leaf, tensor)| Ok(leaf.slot().set(tensor)?))
 }
 

@@ -94,10 +94,6 @@ pub enum Error {
         paths: Vec<String>,
     },
 
-    /// An optimizer was given a gradient for a parameter it does not know, or its parameters and gradients differ in shape.
-    #[error("optimizer: {0}")]
-    Optimizer(String),
-
     /// The thread that prepares batches ended before its time.
     #[error("the loader's thread ended: {0}")]
     Loader(String),

@@ -42,7 +42,13 @@ pub fn trunc_normal(shape: impl Into<Shape>, std: f64, generator: &Generator) ->
     // |y| ≤ 0.9545 keeps w = −ln(1 − y²) below 2.42, where the first of the paper's two polynomials holds (w < 5).
     let w = (-y.square()).log1p() * -1.0 - 2.5;
     let coefficients = [
-        3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164, 0.246640727,
+        3.43273939e-07,
+        -3.5233877e-06,
+        -4.39150654e-06,
+        0.00021858087,
+        -0.00125372503,
+        -0.00417768164,
+        0.246640727,
         1.50140941,
     ];
     let p = coefficients.iter().fold(Tensor::scalar(2.81022636e-08f32), |p, &c| p * &w + c);

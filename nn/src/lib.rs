@@ -22,10 +22,8 @@ pub mod tokenizer;
 mod trainer;
 
 pub use error::{Error, Result};
-pub use layers::{
-    Dropout, Embedding, Gelu, LayerNorm, Linear, Relu, Sequential, Sigmoid, Silu, Tanh,
-};
-pub use module::{Buffer, Forward, Layer, Module, Leaf, ModuleExt, Pattern, Summary, SummaryRow, Visitor, Vjp};
+pub use layers::{Dropout, Embedding, Gelu, LayerNorm, Linear, Relu, Sequential, Sigmoid, Silu, Tanh};
+pub use module::{Buffer, Forward, Layer, Leaf, Module, ModuleExt, Pattern, Summary, SummaryRow, Visitor, Vjp};
 pub use optim::{Adam, AdamW, Optimizer, Sgd};
 // A glob, so that a name that core gains is there at once; what this crate names itself goes before it.
 #[allow(hidden_glob_reexports)]

@@ -63,3 +63,60 @@ impl Trainer<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::module::Forward;
+    use crate::schedule::WarmupCosine;
+    use crate::{Linear, Sgd};
+
+    fn run(steps: Range<u64>, grad_clip: f64, stop_at: u64) -> Result<(Vec<f32>, Vec<f64>, u64)> {
+        let model = Linear::from_tensors(Tensor::from_vec(vec![3.0f32, -2.0], [1, 2]), None)?;
+        let mut optimizer = Sgd::new(&model);
+        let schedule = WarmupCosine { learning_rate: 0.4, min_lr: 0.1, warmup_steps: 2, decay_steps: 20 };
+        let trainer = Trainer { steps: steps.clone(), schedule: &schedule, grad_clip };
+        let batches = steps.map(|step| match step {
+            30 => Err(Error::Configuration("no batch".into())),
+            _ => Ok(Tensor::from_vec(vec![1.0f32, 0.0, 0.0, 1.0], [2, 2])),
+        });
+        let (mut losses, mut rates) = (Vec::new(), Vec::new());
+        trainer.run(
+            &model,
+            &mut optimizer,
+            batches,
+            |x| model.forward(x).square().mean(),
+            |step| {
+                losses.push(step.loss.item::<f32>()?);
+                rates.push(step.learning_rate);
+                Ok(if step.step == stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            },
+        )?;
+        Ok((losses, rates, optimizer.steps()))
+    }
+
+    #[test]
+    fn the_loss_falls_at_the_schedules_rates_until_it_is_told_to_stop() -> Result<()> {
+        let (losses, rates, taken) = run(0..20, 0.0, 9)?;
+        assert_eq!((losses.len(), taken), (10, 10));
+        assert_eq!(losses[0], 6.5);
+        assert!(losses.windows(2).all(|w| w[1] < w[0]) && losses[9] < 0.1, "{losses:?}");
+        let schedule = WarmupCosine { learning_rate: 0.4, min_lr: 0.1, warmup_steps: 2, decay_steps: 20 };
+        assert_eq!(rates, (0..10).map(|s| schedule.at(s)).collect::<Vec<f64>>());
+        Ok(())
+    }
+
+    #[test]
+    fn clipping_bounds_how_far_a_step_goes() -> Result<()> {
+        // A step of at most rate · clip: the loss barely moves.
+        let (losses, ..) = run(0..3, 1e-3, 9)?;
+        assert!((losses[2] - 6.5).abs() < 0.01 && losses[2] < 6.5, "{losses:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_made_ends_the_run_with_its_error() {
+        assert!(run(28..40, 0.0, 99).unwrap_err().to_string().contains("no batch"));
+    }
+}

@@ -20,7 +20,7 @@ thread_local! {
 }
 
 /// The text of every pass of what `f` compiles on this thread.
-pub(crate) fn dumped<T>(f: impl FnOnce() -> T) -> (T, String) {
+pub fn dumped<T>(f: impl FnOnce() -> T) -> (T, String) {
     KEPT.set(Some(String::new()));
     let out = f();
     (out, KEPT.take().unwrap_or_default())

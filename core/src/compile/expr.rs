@@ -129,6 +129,17 @@ impl Expr {
         Expr { function: retype(&self.function, |_| Extent::Row), ..self.clone() }
     }
 
+    /// The same with a result of extent `Lane`: a constant is repeated.
+    pub fn per_element(self) -> Expr {
+        if self.output().extent == Extent::Lane {
+            return self;
+        }
+        let outputs = self.function.outputs.clone();
+        let mut builder = Builder::extend(self.function);
+        let repeated: Vec<V> = outputs.into_iter().map(|v| builder.repeat(v)).collect();
+        Expr { function: builder.finish(&repeated), ..self }
+    }
+
     /// `function` of expressions over one space.
     pub fn compose(space: Dims, function: &ScalarFn, arguments: &[Expr]) -> Expr {
         let mut parts = Composer::default();

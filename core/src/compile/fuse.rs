@@ -225,14 +225,15 @@ impl Lower<'_> {
     }
 
     fn emit_store(&mut self, id: Id, expr: Expr) {
-        let mut layout = Layout::contiguous(&expr.space);
         if expr.output().extent == Extent::Row && expr.is_row() {
             let mut dims = expr.space.clone();
             if let Some(last) = dims.last_mut() {
                 *last = 1;
             }
-            layout = Layout::contiguous(&dims).expand(&dims, &expr.space);
+            let layout = Layout::contiguous(&dims).expand(&dims, &expr.space);
+            return self.emit_group(expr, vec![(id, OutputKind::Store(layout))]);
         }
+        let (layout, expr) = (Layout::contiguous(&expr.space), expr.per_element());
         self.emit_group(expr, vec![(id, OutputKind::Store(layout))]);
     }
 
@@ -246,7 +247,7 @@ impl Lower<'_> {
         let plain = expr.plain().is_some();
         let per_row = expr.is_row() && expr.output().extent == Extent::Row;
         let uses = self.uses[i];
-        let keep = if plain || self.is_view() {
+        let keep = if plain || self.is_view() || expr.sources.is_empty() {
             true
         } else if !self.fuse || per_row || self.wanted_in_memory[i] {
             false
@@ -325,13 +326,13 @@ impl Lower<'_> {
     pub fn reduce(&mut self, expr: Expr, op: Reduce, axes: usize, leading: bool) {
         let kind = if leading { OutputKind::ReduceLeading(op, axes) } else { OutputKind::ReduceTrailing(op, axes) };
         self.values[self.node.index()] = Value::Stored;
-        self.emit_group(expr, vec![(self.node, kind)]);
+        self.emit_group(expr.per_element(), vec![(self.node, kind)]);
     }
 
     /// Part of this node's memory is `expr`.
     pub fn store_part(&mut self, expr: Expr, layout: Layout) {
         self.values[self.node.index()] = Value::Stored;
-        self.emit_group(expr, vec![(self.node, OutputKind::Store(layout))]);
+        self.emit_group(expr.per_element(), vec![(self.node, OutputKind::Store(layout))]);
     }
 
     /// This node is computed by `kernel`.

@@ -2,7 +2,7 @@
 //! program, binds buffers and runs it. The passes stand in one list, in `compile`.
 
 mod differentiate;
-mod dump;
+pub(crate) mod dump;
 pub(crate) mod expr;
 pub(crate) mod fuse;
 pub(crate) mod key;
@@ -134,6 +134,7 @@ fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind) -> Opti
         let replaced = tape.marked(node).and_then(|n| request.bound.iter().position(|&b| b == n));
         if replaced.is_some() {
             tape.flags[node.index()].taken = true;
+            tape.lent += 1;
             tape.buffer[node.index()] = None;
             request.taken.push(node);
             tape.pin(node);
@@ -222,6 +223,7 @@ fn write_key(
         op.hash(&mut KeyWriter(&mut words));
         request.scalars.extend(arguments);
         tape.ty[i].hash(&mut KeyWriter(&mut words));
+        words.push(tape.inputs[i].len() as u64);
         words.extend(tape.inputs[i].iter().map(|&input| u64::from(tape.marked(input).unwrap_or(u32::MAX))));
         if let Some(buffer) = &tape.buffer[i] {
             request.bound.push(number as u32);
@@ -345,6 +347,7 @@ fn finish(request: Request, outcome: Result<Vec<Arc<Buffer>>, Failure>) -> Resul
     inputs.clear();
     for &node in &taken {
         tape.flags[node.index()].taken = false;
+        tape.lent -= 1;
     }
     for node in wanted.iter().map(|w| order[w.0 as usize]).chain(taken.iter().copied()).chain(ending) {
         tape.unpin(node);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::fold::PIECE;
 use super::output::{LEADING_ROWS, Output, Target};
-use super::space::product;
+use super::space::{TRANSPOSED_ROWS, product};
 
 /// Nanoseconds of work that a chunk should have.
 const CHUNK_NANOS: f64 = 8000.0;
@@ -15,6 +15,9 @@ const CHUNK_MOST: usize = 32 << 10;
 /// Columns of a chunk that takes but a part of each row, at least.
 const COLUMNS_LEAST: usize = 256;
 
+/// Elements of a tile of transposed rows: the cache lines of so many columns stay in the first-level cache.
+const TRANSPOSED_TILE: usize = 256;
+
 /// The space as tiles see it.
 #[derive(Debug)]
 pub struct Shapes {
@@ -22,6 +25,8 @@ pub struct Shapes {
     pub by_row: bool,
     /// Whether tiles lie within runs of the inner axis.
     pub within: bool,
+    /// Whether the tiles of several rows are taken column by column, because an operand is transposed; implies `within`.
+    pub transposed: bool,
     /// Elements of the inner axis.
     pub inner: usize,
     /// Elements of a row, if `by_row`.
@@ -38,8 +43,12 @@ pub struct Shapes {
 
 impl Shapes {
     /// Of a space with merged axes `dims`; a tile should have at most `most` elements.
-    pub fn new(by_row: bool, within: bool, dims: &[usize], outputs: &[Output], most: usize) -> Shapes {
+    pub fn new(by_row: bool, within: bool, transposed: bool, dims: &[usize], outputs: &[Output], most: usize) -> Shapes {
         let inner = dims.last().copied().unwrap_or(1);
+        // Sums along rows take their elements in order.
+        let in_order = outputs.iter().any(|output| matches!(output.target, Target::Trailing { .. }));
+        let transposed = transposed && within && !in_order;
+        let most = if transposed { most.min(TRANSPOSED_TILE) } else { most };
         let total = product(dims);
         let rows = if by_row { product(&dims[..dims.len() - 1]) } else { 0 };
         let (mut tile, mut tile_rows) = (most.min(total.max(1)), 1);
@@ -63,13 +72,27 @@ impl Shapes {
                 tile = tile / unit * unit;
             }
         }
-        Shapes { by_row, within, inner, length: if by_row { inner } else { 0 }, total, rows, tile, tile_rows }
+        Shapes { by_row, within, transposed, inner, length: if by_row { inner } else { 0 }, total, rows, tile, tile_rows }
     }
 
     /// Calls `tile(start, len, row, rows)` for the tiles of a range of elements (of rows, if `by_row`).
     #[inline(always)]
     pub fn tiles(&self, from: usize, to: usize, mut tile: impl FnMut(usize, usize, usize, usize)) {
         let mut at = from;
+        while self.transposed && at < to {
+            let block = TRANSPOSED_ROWS * self.inner;
+            let end = ((at / block + 1) * block).min(to);
+            for col in (0..self.inner).step_by(self.tile) {
+                for row in at / self.inner..end.div_ceil(self.inner) {
+                    let start = (row * self.inner + col).max(at);
+                    let stop = (row * self.inner + (col + self.tile).min(self.inner)).min(end);
+                    if start < stop {
+                        tile(start, stop - start, 0, 1);
+                    }
+                }
+            }
+            at = end;
+        }
         while at < to {
             if self.by_row {
                 let rows = self.tile_rows.min(to - at);
@@ -250,6 +273,7 @@ fn plan(shapes: &Shapes, outputs: &[Output], things: usize, scale: usize, elemen
     let grain = match () {
         _ if unit > 1 => unit,
         _ if shapes.by_row => shapes.tile_rows,
+        _ if shapes.transposed && shapes.inner <= CHUNK_MOST / 8 => TRANSPOSED_ROWS * shapes.inner,
         _ if shapes.within && shapes.inner <= wanted => shapes.inner,
         _ => shapes.tile,
     };

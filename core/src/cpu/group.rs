@@ -11,8 +11,8 @@ use super::fold::{Folds, folds};
 use super::isa::Isa;
 use super::lower::{Class, Context, Lowered, Place, Read, Shape, Slot, Step, Write, lower};
 use super::output::{Output, Target};
-use super::space::{Walk, collapse, is_linear, product};
-use super::vector::Call;
+use super::space::{TRANSPOSED_ROWS, Walk, collapse, is_linear, product};
+use super::vector::{Call, Primitive, Random, select};
 use crate::program::kernel::{Args, Executable, Group, Layout, OutputKind, RunError, Source};
 use crate::random::Stream;
 
@@ -37,6 +37,8 @@ struct Input {
     walk: Walk,
     /// Whether element `i` of the class's space is element `i` from the first.
     linear: bool,
+    /// Scratch offset of the rows read together, if the operand is transposed.
+    rows: Option<usize>,
 }
 
 /// A compiled group.
@@ -50,6 +52,8 @@ pub struct GroupKernel {
     registers: Vec<usize>,
     cells: Vec<usize>,
     stand_ins: Vec<usize>,
+    /// Fills with random numbers.
+    random: Primitive,
     /// Slots whose address moves from tile to tile, and the parameter or output it belongs to.
     moving_inputs: Vec<(Slot, usize)>,
     moving_outputs: Vec<(Slot, usize)>,
@@ -142,7 +146,9 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
         };
         reads.push((class, read));
         let dtype = function.inputs[index].dtype;
-        inputs.push(Input { source, dtype, class, walk, linear });
+        let transposed = within && class == Class::Lane && !linear && walk.is_transposed();
+        let rows = (transposed && matches!(source, Source::Operand { .. })).then_some(0);
+        inputs.push(Input { source, dtype, class, walk, linear, rows });
     }
     let mut outputs = Vec::new();
     let mut writes = Vec::new();
@@ -174,7 +180,8 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
         single_row: !by_row || length >= TILE_MOST || total == length,
     };
     let lowered = lower(&context, &|reduce, dtype| -> Option<Folds> { folds(isa, reduce, dtype) })?;
-    let shapes = Shapes::new(by_row, within, &dims, &outputs, tile_elements(&lowered, by_row, length));
+    let transposed = inputs.iter().any(|input| input.rows.is_some());
+    let shapes = Shapes::new(by_row, within, transposed, &dims, &outputs, tile_elements(&lowered, by_row, length));
     let cut = Cut::new(&shapes, &mut outputs, lowered.cost);
     let mut kernel = GroupKernel {
         cost: (50.0 + lowered.cost * total as f64) as u64,
@@ -186,6 +193,7 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
         registers: vec![],
         cells: vec![],
         stand_ins: vec![],
+        random: select::<Random>(isa),
         moving_inputs: vec![],
         moving_outputs: vec![],
         scratch_bytes: 0,
@@ -230,6 +238,10 @@ impl GroupKernel {
         self.registers =
             self.lowered.registers.iter().map(|register| take(count(register.class) * register.size)).collect();
         self.cells = self.inputs.iter().map(|input| take(if matches!(input.source, Source::Scalar { .. }) { 8 } else { 0 })).collect();
+        for input in &mut self.inputs {
+            input.rows = (input.rows.filter(|_| self.shapes.transposed))
+                .map(|_| take(64 + TRANSPOSED_ROWS * self.shapes.tile * input.dtype.size()));
+        }
         let reads_memory = self.inputs.iter().any(|input| matches!(input.source, Source::Operand { .. }));
         self.stand_ins = (self.outputs.iter())
             .map(|output| match output.write {
@@ -277,14 +289,17 @@ impl GroupKernel {
                     let stream =
                         Stream { seed: args.scalars[*slot], counter: args.scalars[*slot + 1], ordinal: *ordinal };
                     let dst = dst.cast::<f32>();
+                    let fill = |dst: *mut f32, word: usize, cols: usize| {
+                        let src = [std::ptr::from_ref(&stream).cast(); 3];
+                        (self.random)(&Call { dst: dst.cast(), src, step: [word; 3], rows: 1, cols });
+                    };
                     if input.linear && input.class == Class::Lane && !self.shapes.within {
-                        let out = std::slice::from_raw_parts_mut(dst, n);
-                        stream.fill((input.walk.offset(0) + start as isize) as u64, out);
+                        fill(dst, (input.walk.first() + start as isize) as usize, n);
                         return;
                     }
                     input.walk.runs(start, n, |done, offset, stride, count| {
                         if stride == 1 {
-                            stream.fill(offset as u64, std::slice::from_raw_parts_mut(dst.add(done), count));
+                            fill(dst.add(done), offset as usize, count);
                         } else {
                             for i in 0..count {
                                 let word = (offset + i as isize * stride) as u64;
@@ -295,6 +310,29 @@ impl GroupKernel {
                 }
                 Source::Scalar { .. } => {}
             }
+        }
+    }
+
+    /// Points a slot at the tile's elements among the rows that were read together, reading them if they are not there.
+    unsafe fn load_transposed(&self, input: &Input, rows: usize, slot: Slot, run: &Run<'_>, tile: Tile) {
+        let Source::Operand { operand, .. } = input.source else { return };
+        let (row, at) = (tile.start / self.shapes.inner, tile.start % self.shapes.inner);
+        let (first, pitch, size) = (row / TRANSPOSED_ROWS * TRANSPOSED_ROWS, self.shapes.tile, input.dtype.size());
+        let col = at / pitch * pitch;
+        // SAFETY: the scratch has a place for the rows, after a note of which they are; the layout stays within the operand.
+        unsafe {
+            let note = run.scratch.add(rows).cast::<[usize; 2]>();
+            let buffer = run.scratch.add(rows + 64);
+            if *note != [first, col] {
+                *note = [first, col];
+                let (base, n) = (run.args.operands[operand].cast_const(), pitch.min(self.shapes.inner - col));
+                match size {
+                    1 => input.walk.gather_rows::<u8>(buffer, base, first, col, n, pitch),
+                    4 => input.walk.gather_rows::<u32>(buffer.cast(), base.cast(), first, col, n, pitch),
+                    _ => input.walk.gather_rows::<u64>(buffer.cast(), base.cast(), first, col, n, pitch),
+                }
+            }
+            run.set(slot, buffer.add(((row - first) * pitch + at - col) * size));
         }
     }
 
@@ -317,6 +355,10 @@ impl GroupKernel {
                         primitive(&Call { dst: run.address(dst), src, step, rows, cols });
                     }
                     Step::Load { input, dst, class } => {
+                        if let Some(rows) = self.inputs[input].rows {
+                            self.load_transposed(&self.inputs[input], rows, dst, run, tile);
+                            continue;
+                        }
                         let (start, n) = match class {
                             Class::Fixed => (0, 1),
                             Class::Tile => (tile.start, 1),
@@ -470,6 +512,9 @@ impl Executable for GroupKernel {
                     Place::Output(index) => run.scratch.add(self.stand_ins[*index]),
                 };
                 run.set(slot as Slot, address);
+            }
+            for rows in self.inputs.iter().filter_map(|input| input.rows) {
+                *run.scratch.add(rows).cast() = [usize::MAX; 2];
             }
             self.run_steps(&self.lowered.prologue, &run, Tile { start: 0, len: 0, row: 0, rows: 0 });
             let area = self.cut.area(chunk, &self.shapes);

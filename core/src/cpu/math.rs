@@ -164,7 +164,7 @@ fn ln_special(x: f32, y: f32) -> f32 {
 /// `x` where its logarithm is finite, else 1.
 #[inline(always)]
 fn ln_domain(x: f32) -> f64 {
-    (if x > 0.0 && x < f32::INFINITY { x } else { 1.0 }) as f64
+    (if (x > 0.0) & (x < f32::INFINITY) { x } else { 1.0 }) as f64
 }
 
 /// `ln x`
@@ -188,7 +188,7 @@ pub fn log10(x: f32) -> f32 {
 /// `ln(1 + x)`
 #[inline(always)]
 pub fn ln1p(x: f32) -> f32 {
-    let inside = x > -1.0 && x < f32::INFINITY;
+    let inside = (x > -1.0) & (x < f32::INFINITY);
     let d = (if inside { x } else { 0.0 }) as f64;
     // 1 + x drops the low bits of a small x; there three terms of the series suffice.
     let small = d * (1.0 - d * (0.5 - d * (1.0 / 3.0)));
@@ -250,7 +250,7 @@ pub fn cos(x: f32) -> f32 {
 #[inline(always)]
 pub fn pow_rare(x: f32, y: f32) -> bool {
     // Infinities and NaNs fail the comparisons of magnitudes.
-    let plain = x != 0.0 && x.abs() < f32::INFINITY && y.abs() < f32::INFINITY;
+    let plain = (x != 0.0) & (x.abs() < f32::INFINITY) & (y.abs() < f32::INFINITY);
     !plain
 }
 
@@ -258,7 +258,7 @@ pub fn pow_rare(x: f32, y: f32) -> bool {
 #[inline(always)]
 pub fn pow(x: f32, y: f32) -> f32 {
     let a = x.abs();
-    let a = (if a > 0.0 && a < f32::INFINITY { a } else { 1.0 }) as f64;
+    let a = (if (a > 0.0) & (a < f32::INFINITY) { a } else { 1.0 }) as f64;
     let e = y as f64 * (ln64(a) * c64::LOG2_E);
     let e = if e < -200.0 { -200.0 } else { e };
     let e = if e > 200.0 { 200.0 } else { e };
@@ -282,8 +282,11 @@ pub fn pow(x: f32, y: f32) -> f32 {
     let half = (b * 0.5 + 8_388_608.0) - 8_388_608.0;
     let whole = (b >= 8_388_608.0) | ((b + 8_388_608.0) - 8_388_608.0 == b);
     let odd = whole & (half * 2.0 != b);
-    let negative = if whole { if odd { -magnitude } else { magnitude } } else { f32::NAN };
-    if x < 0.0 { negative } else { magnitude }
+    // The sign bit where odd, all bits of a NaN where not whole, if the base is negative.
+    let sign = if odd { 0x8000_0000 } else { 0 };
+    let sign = if whole { sign } else { 0x7fff_ffff };
+    let sign = if x < 0.0 { sign } else { 0 };
+    f32::from_bits(magnitude.to_bits() | sign)
 }
 
 macro_rules! extremes {

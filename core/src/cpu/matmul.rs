@@ -12,8 +12,12 @@ use super::space::{Walk, product};
 use super::vector::{BLOCK, Body, Call, Primitive, select};
 use crate::program::kernel::{Args, Dims, Executable, Layout, Matmul, RunError};
 
-/// Multiplications of a block: enough to hide that each block packs its operands again, few enough to share out.
-const BLOCK_WORK: usize = 2 << 20;
+/// Multiplications of a block, about: enough to hide that each block packs its operands again, few enough to share out.
+const BLOCK_WORK: usize = 8 << 20;
+/// From this many on a product is cut in two.
+const SPLIT_WORK: usize = 4 << 20;
+/// Blocks of one product, about, at most.
+const BLOCKS: usize = 16;
 /// Up to this many multiplications, plain loops beat the set-up of `gemm`.
 const TINY_WORK: usize = 2048;
 /// Blocks are multiples of `gemm`'s micro-kernels: rows of the result by columns.
@@ -69,11 +73,34 @@ impl<T> fmt::Debug for MatmulKernel<T> {
     }
 }
 
-/// Even parts of `extent`, of about `wanted` each, as multiples of `grain`.
-fn part(extent: usize, wanted: usize, grain: usize) -> (usize, usize) {
-    let parts = ((extent + wanted / 2) / wanted.max(1)).max(1);
+/// `extent` in `parts` even parts that are multiples of `grain`: the size of a part, and how many there are.
+fn part(extent: usize, parts: usize, grain: usize) -> (usize, usize) {
     let size = extent.div_ceil(parts).next_multiple_of(grain).min(extent.max(1));
     (size, extent.div_ceil(size))
+}
+
+/// The blocks of a product: of all grids with about as many blocks as wanted, the one that packs the least.
+fn grid(m: usize, n: usize, k: usize, a_is_packed_fast: bool, b_is_packed_fast: bool) -> [(usize, usize); 2] {
+    let work = m.saturating_mul(n).saturating_mul(k);
+    let least = if work >= SPLIT_WORK { 2 } else { 1 };
+    let wanted = work.div_ceil(BLOCK_WORK).clamp(least, BLOCKS);
+    let mut best = ([(m, 1), (n, 1)], f64::INFINITY);
+    for down in 1..=wanted {
+        let rows = part(m, down, ROWS);
+        let cols = part(n, wanted.div_ceil(rows.1), COLUMNS);
+        // Every row of blocks packs all of `b`, every column of blocks all of `a`. Measured: transposing costs thrice.
+        let weight = |fast: bool| if fast { 1.0 } else { 3.0 };
+        let packed = (cols.1 * m * k) as f64 * weight(a_is_packed_fast) + (rows.1 * n * k) as f64 * weight(b_is_packed_fast);
+        // Too few blocks keep threads idle; a remainder keeps all but one idle.
+        let blocks = rows.1 * cols.1;
+        let missing = wanted.saturating_sub(blocks) as f64 / wanted as f64;
+        let uneven = (rows.0 * rows.1 * cols.0 * cols.1) as f64 / (m * n).max(1) as f64;
+        let price = packed * uneven * (1.0 + 2.0 * missing);
+        if price < best.1 {
+            best = ([rows, cols], price);
+        }
+    }
+    best.0
 }
 
 impl<T: Element> MatmulKernel<T> {
@@ -100,20 +127,26 @@ impl<T: Element> MatmulKernel<T> {
         };
         let items = product(&batch);
         let work = m.saturating_mul(n).saturating_mul(k);
-        let (mut block, mut blocks, mut per) = ((m, n), (1, 1), 1);
-        if work < 2 * BLOCK_WORK {
-            per = (BLOCK_WORK / work.max(m * n).max(1)).clamp(1, items.max(1));
-        } else {
-            // As square as the extents allow: a square reads the least per multiplication.
-            let area = (BLOCK_WORK / k).max(ROWS * COLUMNS);
-            let square = area.isqrt();
-            let rows = square.max(area / n.max(1)).min(m);
-            let (rows, down) = part(m, rows.max(ROWS), ROWS);
-            let (cols, across) = part(n, (area / rows).max(COLUMNS), COLUMNS);
-            (block, blocks) = ((rows, cols), (down, across));
-        }
+        let (a, b) = (side(&a), side(&b));
+        let [rows, cols] = grid(m, n, k, a.col == 1, b.col == 1);
+        let per = match rows.1 * cols.1 {
+            1 => (SPLIT_WORK / 2 / work.max(m * n).max(1)).clamp(1, items.max(1)),
+            _ => 1,
+        };
         let tiny = (work <= TINY_WORK).then(|| select::<Plain<T>>(isa));
-        MatmulKernel { m, n, k, items, a: side(&a), b: side(&b), block, blocks, per, tiny, element: std::marker::PhantomData }
+        MatmulKernel {
+            m,
+            n,
+            k,
+            items,
+            a,
+            b,
+            block: (rows.0, cols.0),
+            blocks: (rows.1, cols.1),
+            per,
+            tiny,
+            element: std::marker::PhantomData,
+        }
     }
 }
 

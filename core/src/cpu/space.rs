@@ -3,6 +3,9 @@
 
 use crate::program::kernel::{Dims, Layout};
 
+/// Rows of a transposed operand that are read together.
+pub const TRANSPOSED_ROWS: usize = 16;
+
 /// Number of elements.
 pub fn product(dims: &[usize]) -> usize {
     dims.iter().product()
@@ -160,6 +163,41 @@ impl Walk {
                 }
             }
         });
+    }
+
+    /// Whether runs of the inner axis stride, while neighbouring rows lie side by side: a transposed operand.
+    pub fn is_transposed(&self) -> bool {
+        matches!(self.layout.strides[..], [.., 1, inner] if inner.abs() > 1)
+            && self.dims[self.dims.len() - 2] >= TRANSPOSED_ROWS
+    }
+
+    /// Reads columns `col..col + n` of rows `row..row + TRANSPOSED_ROWS` (those there are) of a transposed operand; `dst` has
+    /// `pitch` elements from row to row.
+    ///
+    /// # Safety
+    /// As for [`Walk::gather`].
+    pub unsafe fn gather_rows<T: Copy>(&self, dst: *mut T, base: *const T, row: usize, col: usize, n: usize, pitch: usize) {
+        let inner = self.dims[self.dims.len() - 1];
+        let rows = (product(&self.dims) / inner - row).min(TRANSPOSED_ROWS);
+        let start = |row: usize| self.offset(row * inner + col);
+        let first = start(row);
+        let stride = self.layout.strides[self.dims.len() - 1];
+        // SAFETY: as our caller promised.
+        unsafe {
+            if rows == TRANSPOSED_ROWS && start(row + rows - 1) == first + rows as isize - 1 {
+                // A cache line of the operand at a time.
+                for c in 0..n {
+                    let line = base.offset(first + c as isize * stride);
+                    for r in 0..TRANSPOSED_ROWS {
+                        *dst.add(r * pitch + c) = *line.add(r);
+                    }
+                }
+            } else {
+                for r in 0..rows {
+                    self.gather(dst.add(r * pitch), base, (row + r) * inner + col, n);
+                }
+            }
+        }
     }
 
     /// Writes `src` to elements `start..start + n` of the operand at `base`.

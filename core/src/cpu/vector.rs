@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use super::isa::Isa;
+use crate::random::Stream;
 
 /// Elements in a block.
 pub const BLOCK: usize = 16;
@@ -263,6 +264,20 @@ impl<T: Copy> Body for Copied<T> {
         // SAFETY: both have `rows · cols` elements and do not overlap.
         unsafe {
             std::ptr::copy_nonoverlapping(call.src[0].cast::<T>(), call.dst.cast::<T>(), call.rows * call.cols);
+        }
+    }
+}
+
+/// Fills `cols` f32 from word `step[0]` of the Philox stream at `src[0]` on.
+pub struct Random;
+
+impl Body for Random {
+    #[inline(always)]
+    unsafe fn run(call: &Call) {
+        // SAFETY: `src[0]` is a stream; `dst` has `cols` elements, all of them zeroed or overwritten before they are read.
+        unsafe {
+            let out = std::slice::from_raw_parts_mut(call.dst.cast::<f32>(), call.cols);
+            (*call.src[0].cast::<Stream>()).fill(call.step[0] as u64, out);
         }
     }
 }

@@ -86,6 +86,8 @@ pub(crate) struct Tape {
     epoch: u32,
     free: Vec<NodeId>,
     pending: usize,
+    /// How many buffers are lent to running programs: nodes whose flag `taken` is set.
+    pub lent: usize,
 }
 
 static TAPE: Mutex<Option<Tape>> = Mutex::new(None);

@@ -52,6 +52,11 @@ impl PathId {
     }
 }
 
+/// How many paths were ever entered.
+pub(crate) fn interned() -> usize {
+    PATHS.lock().unwrap_or_else(PoisonError::into_inner).parents.len()
+}
+
 impl fmt::Display for PathId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut segments = Vec::new();

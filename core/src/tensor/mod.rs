@@ -91,13 +91,24 @@ impl Tensor {
         let grad = inputs.iter().any(|t| t.0.grad) && grad_enabled() && !stops(&op, inputs);
         let ids: Inputs = inputs.iter().map(|t| t.0.node).collect();
         let node = tape::lock().push(op, ids, ty.clone(), site, grad, None);
-        Tensor(Arc::new(Handle { node, ty, grad, mistake: None }))
+        let made = Tensor(Arc::new(Handle { node, ty, grad, mistake: None }));
+        match eager() {
+            true => made.realize().map_or_else(|error| Tensor::mistake(error, made.ty().clone()), |()| made.clone()),
+            false => made,
+        }
     }
 
     /// Records an operation on nodes that need no checks.
-    pub(crate) fn from_nodes(op: impl Into<Op>, inputs: Inputs, ty: TensorType, site: Site, grad: bool) -> Tensor {
+    pub(crate) fn from_nodes(
+        tape: &mut tape::Locked,
+        op: impl Into<Op>,
+        inputs: Inputs,
+        ty: TensorType,
+        site: Site,
+        grad: bool,
+    ) -> Tensor {
         let grad = grad && grad_enabled();
-        let node = tape::lock().push(op.into(), inputs, ty.clone(), site, grad, None);
+        let node = tape.push(op.into(), inputs, ty.clone(), site, grad, None);
         Tensor(Arc::new(Handle { node, ty, grad, mistake: None }))
     }
 
@@ -114,7 +125,7 @@ impl Tensor {
         let site = error.site();
         let mistake = Arc::new(Mistake { order, error, told: false.into() });
         if eager() {
-            tracing::error!("{}", mistake.error);
+            eprintln!("{}", mistake.error);
         }
         Tensor::mistaken(mistake, ty, site)
     }

@@ -2,9 +2,9 @@
 
 use tapeflow_core::{Generator, Parameter, Tensor, default_generator};
 
-use crate::init;
 use crate::Module;
 use crate::error::Result;
+use crate::init;
 use crate::module::Forward;
 
 /// Looks up rows of a learned table by index.

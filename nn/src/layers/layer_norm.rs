@@ -2,9 +2,9 @@
 
 use tapeflow_core::{Parameter, Tensor};
 
-use crate::init;
 use crate::Module;
 use crate::error::Result;
+use crate::init;
 use crate::module::Forward;
 
 /// Normalises each row over its last axis, then scales and shifts; the formula stands with [`Tensor::layer_norm`].

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tapeflow_core::Tensor;
 use tapeflow_core::__macro::scope;
+use tapeflow_core::Tensor;
 
 use super::{Forward, Module, Visitor};
 

@@ -43,10 +43,7 @@ fn net() -> Net {
 fn paths_come_in_visiting_order_and_tied_weights_once() {
     let net = net();
     let paths: Vec<String> = net.leaves().into_iter().map(|(path, _)| path).collect();
-    assert_eq!(
-        paths,
-        ["first.weight", "first.bias", "norms.0.weight", "norms.0.bias", "norms.1.weight", "seen"]
-    );
+    assert_eq!(paths, ["first.weight", "first.bias", "norms.0.weight", "norms.0.bias", "norms.1.weight", "seen"]);
     assert_eq!(net.num_parameters(), 9 + 3 + 3 + 3 + 3);
     assert_eq!(net.named_buffers().len(), 1);
     net.stamp_paths();

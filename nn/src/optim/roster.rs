@@ -29,14 +29,13 @@ impl Group {
     }
 }
 
-/// The settings one parameter's update has in one step; parameters that agree in them share their scalars.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The settings one parameter's update has in one step.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub learning_rate: f64,
     pub weight_decay: f64,
     /// The parameter's own steps, this one included, from 1.
     pub step: u64,
-    dtype: DType,
 }
 
 /// The tensors of state of one parameter, in the order of their names.
@@ -75,7 +74,12 @@ pub(super) struct Roster {
 }
 
 impl Roster {
-    pub fn new(module: &(impl Module + ?Sized), names: &'static [&'static str], learning_rate: f64, weight_decay: f64) -> Self {
+    pub fn new(
+        module: &(impl Module + ?Sized),
+        names: &'static [&'static str],
+        learning_rate: f64,
+        weight_decay: f64,
+    ) -> Self {
         module.stamp_paths();
         let member = |(path, parameter)| Member { path, parameter, group: Group::default(), steps: 0, state: None };
         let members = module.named_parameters().into_iter().map(member).collect();
@@ -117,8 +121,9 @@ impl Roster {
 
     /// Updates every parameter that has a gradient, in one transaction.
     ///
-    /// `scalars` computes a rule's host numbers once for all parameters with the same settings. They are told apart by
-    /// their place and never by their value, so that the program stays the same whatever the values are.
+    /// `scalars` computes a rule's host numbers once for all parameters of one group. Groups are told apart by what they
+    /// were given and never by the numbers that come of it (at a learning rate of 0 many agree), so that the program
+    /// stays the same whatever the numbers are.
     pub fn step<const S: usize>(
         &mut self,
         gradients: Gradients,
@@ -128,7 +133,7 @@ impl Roster {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake);
         }
-        let mut shared: Vec<(Settings, [Tensor; S])> = Vec::new();
+        let mut shared: Vec<((Group, u64, DType), [Tensor; S])> = Vec::new();
         let mut updates: Vec<(&Slot, Tensor)> = Vec::new();
         let mut updated = Vec::new();
         for (index, member) in self.members.iter_mut().enumerate() {
@@ -139,13 +144,13 @@ impl Roster {
                 learning_rate: self.learning_rate * member.group.learning_rate_scale.unwrap_or(1.0),
                 weight_decay: member.group.weight_decay.unwrap_or(self.weight_decay),
                 step: member.steps + 1,
-                dtype,
             };
-            let place = match shared.iter().position(|(s, _)| *s == settings) {
+            let alike = (member.group, settings.step, dtype);
+            let place = match shared.iter().position(|(other, _)| *other == alike) {
                 Some(place) => place,
                 None => {
                     let values = scalars(&settings).map(|value| Tensor::host(value, dtype));
-                    shared.push((settings, values));
+                    shared.push((alike, values));
                     shared.len() - 1
                 }
             };

@@ -1,0 +1,215 @@
+//! A steady loop adds nothing to any cache, asks the system for no memory and leaves nothing behind.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tapeflow::prelude::*;
+use tapeflow::{
+    CacheCounts, MemoryReport, Problem, Result, Slot, cache_counts, commit, memory_report, reset_memory_peak,
+    set_memory_limit, tape_nodes,
+};
+
+/// Caches and memory are the process's: one test at a time.
+static SERIAL: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    SERIAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn gpt(dropout: f64) -> (Gpt, Generator) {
+    let config = GptConfig { block_size: 16, vocab_size: 19, n_layer: 2, n_head: 2, n_embd: 16, dropout, bias: true };
+    let generator = Generator::new(1);
+    (Gpt::new(&config, &generator).unwrap(), generator)
+}
+
+fn tokens(step: u64) -> Tensor {
+    Tensor::from_vec((0..68).map(|i| (i * i + step as i64) % 19).collect(), [4, 17])
+}
+
+/// What a process keeps.
+#[derive(Debug, PartialEq)]
+struct Kept {
+    caches: CacheCounts,
+    live: usize,
+    system_allocations: u64,
+    nodes: usize,
+}
+
+fn kept() -> Kept {
+    let MemoryReport { live, system_allocations, .. } = memory_report();
+    Kept { caches: cache_counts(), live, system_allocations, nodes: tape_nodes() }
+}
+
+#[test]
+fn fifty_steady_steps_add_nothing_to_any_cache() -> Result<()> {
+    let _alone = alone();
+    for dropout in [0.0, 0.1] {
+        let (model, _) = gpt(dropout);
+        // Groups whose numbers coincide at a learning rate of 0 and differ after it.
+        let mut optimizer = AdamW::new(&model)
+            .group_where(|_, shape| shape.len() < 2, |g| g.weight_decay(0.0))
+            .group("wpe.*", |g| g.learning_rate_scale(0.5));
+        let mut step = |step: u64, clip: f64| -> Result<f32> {
+            optimizer.set_learning_rate(1e-3 * step as f64 / 50.0);
+            let tokens = tokens(step);
+            let loss = model.loss(&tokens.slice(1, ..16), &tokens.slice(1, 1..));
+            let (gradients, norm) = loss.backward()?.clip_norm(clip);
+            optimizer.step(gradients)?;
+            assert!(norm.item::<f32>()? > 0.0);
+            Ok((loss * (step as f64 * 0.013)).item::<f32>()?)
+        };
+        // The first step has what all others have, but for the memory that is kept from then on.
+        step(1, 1.0)?;
+        let after_one = cache_counts();
+        step(2, 1.0)?;
+        assert_eq!(cache_counts(), after_one, "the second step is not the first one's program");
+        step(3, 1.0)?;
+        let before = kept();
+        for i in 0..50 {
+            step(i, 0.5 + i as f64)?;
+            assert_eq!(kept(), before, "after step {i} with dropout {dropout}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn numbers_of_the_host_are_in_no_key() -> Result<()> {
+    let _alone = alone();
+    let x = Tensor::from_vec(vec![1.0f32, 2.0, 3.0], [3]);
+    let compute = |k: f64| (((&x * k + 1.0 / (k + 1.0)).powf(k) - k).clamp(-k, k + 100.0) / (k + 2.0)).to_vec::<f32>();
+    compute(1.5)?;
+    let before = cache_counts();
+    for k in [0.0, -0.0, 0.25, 7.0, f64::MAX, f64::NAN, f64::INFINITY] {
+        compute(k)?;
+    }
+    assert_eq!(cache_counts(), before);
+    Ok(())
+}
+
+#[test]
+fn the_same_graph_recorded_elsewhere_is_the_same_program() -> Result<()> {
+    let _alone = alone();
+    let graph = |seed: u64| {
+        let x = Generator::new(seed).rand([4, 5]);
+        let y = Tensor::from_vec(vec![seed as f32; 20], [4, 5]);
+        (x.matmul(&y.t()) + 1.0).tanh().sum().item::<f32>()
+    };
+    graph(1)?;
+    let before = cache_counts();
+    for seed in 2..6 {
+        graph(seed)?;
+        std::thread::spawn(move || graph(seed).unwrap()).join().unwrap();
+    }
+    assert_eq!(cache_counts(), before);
+    Ok(())
+}
+
+#[test]
+fn two_thousand_small_steps_leak_nothing() -> Result<()> {
+    let _alone = alone();
+    let outside = (memory_report().live, tape_nodes());
+    {
+        let model = Mlp::new(&[2, 4, 1], Tensor::tanh, &Generator::new(2))?;
+        let mut optimizer = Adam::new(&model);
+        let mut step = |step: u64| -> Result<()> {
+            // New data each time, as a loader gives it; some of it never used, some steps given up.
+            let x = Generator::new(step).rand([4, 2]);
+            let y = Tensor::from_vec(vec![0f32, 1., 1., 0.], [4, 1]);
+            let _unused = (&x + 1.0).exp();
+            let loss = model.forward(&x).mse_loss(&y);
+            let gradients = loss.backward()?;
+            if step % 7 == 0 {
+                let wrong = model.forward(&x).index_select(0, &Tensor::from_vec(vec![9i64], [1]));
+                assert!(optimizer.step(wrong.sum().backward()?).is_err());
+                let mistaken = x.matmul(&x);
+                assert!(mistaken.item::<f32>().is_err());
+            }
+            optimizer.step(gradients)?;
+            let _second_order = grad(&model.forward(&x).square().sum(), &[&model.layers[0].weight.tensor()]);
+            Ok(())
+        };
+        for i in 0..28 {
+            step(i)?;
+        }
+        let before = kept();
+        for i in 0..2000 {
+            step(i)?;
+        }
+        assert_eq!(kept(), before);
+    }
+    assert_eq!((memory_report().live, tape_nodes()), outside, "live bytes and nodes when all is dropped");
+    Ok(())
+}
+
+#[test]
+fn a_chain_of_pending_nodes_is_freed_with_its_handle() {
+    let _alone = alone();
+    let outside = tape_nodes();
+    let mut x = Tensor::scalar(1.0f32);
+    for _ in 0..200_000 {
+        x = &x + 1.0;
+    }
+    assert!(tape_nodes() >= outside + 200_000);
+    drop(x);
+    assert_eq!(tape_nodes(), outside);
+}
+
+#[test]
+fn sampling_and_evaluation_compile_few_programs() -> Result<()> {
+    let _alone = alone();
+    let (model, _) = gpt(0.0);
+    let sample = |n| model.generate(&[1, 2], n, &mut tapeflow::models::Sampler::greedy());
+    sample(40)?;
+    let before = kept();
+    sample(60)?;
+    assert_eq!(kept(), before);
+    Ok(())
+}
+
+#[test]
+fn a_step_that_is_refused_memory_leaves_everything_as_it_was() -> Result<()> {
+    let _alone = alone();
+    let (model, _) = gpt(0.0);
+    let mut optimizer = AdamW::new(&model);
+    let bits = |state: Vec<(String, Tensor)>| -> Vec<Vec<u8>> {
+        state.into_iter().map(|(_, t)| t.with_bytes(<[u8]>::to_vec).unwrap()).collect()
+    };
+    let tokens = tokens(0);
+    let mut step = |limited: bool| -> Result<()> {
+        let gradients = model.loss(&tokens.slice(1, ..16), &tokens.slice(1, 1..)).backward()?;
+        let limit = limited.then(|| memory_report().live + 1024);
+        set_memory_limit(limit);
+        let done = optimizer.step(gradients);
+        set_memory_limit(None);
+        done
+    };
+    step(false)?;
+    let before = bits(model.state());
+    let error = step(true).unwrap_err();
+    let tapeflow::Error::Tensor(error) = error else { panic!("{error}") };
+    assert!(matches!(error.problem(), Problem::Memory { .. }), "{error}");
+    assert_eq!(bits(model.state()), before);
+    step(false)?;
+    assert_ne!(bits(model.state()), before);
+    Ok(())
+}
+
+#[test]
+fn updates_take_over_the_memory_of_what_they_replace() -> Result<()> {
+    let _alone = alone();
+    const BYTES: usize = 4 << 20;
+    let slot = Slot::new(Tensor::from_vec(vec![1f32; BYTES / 4], [BYTES / 4]))?;
+    let update = || commit(&[(&slot, slot.tensor() * 0.5 + 1.0)]);
+    update()?;
+    reset_memory_peak();
+    let live = memory_report().live;
+    update()?;
+    assert!(memory_report().peak < live + BYTES / 2, "an update in place needed new memory");
+    // With a live handle of the old version it must not.
+    let old = slot.tensor();
+    let first = old.slice(0, ..1).to_vec::<f32>()?;
+    update()?;
+    assert!(memory_report().live >= live + BYTES);
+    assert_eq!(old.slice(0, ..1).to_vec::<f32>()?, first);
+    Ok(())
+}
