@@ -65,7 +65,7 @@ fn a_reader_recorded_before_a_step_sees_the_old_values() -> Result<()> {
     let mut sgd = Sgd::new(&p).learning_rate(0.1);
     let mut readers = Vec::new();
     for _ in 0..4 {
-        let before: f64 = p.values().iter().map(|v| v * v).sum();
+        let before = Tensor::from_vec(p.values(), [3]).square().sum().item::<f64>()?;
         let n = p.w.tensor().square().sum();
         readers.push((p.w.tensor().square().sum(), before));
         sgd.step(p.loss().backward()?)?;
@@ -114,6 +114,34 @@ fn live_views_and_handles_of_old_versions_stay_valid() -> Result<()> {
         assert_eq!(of_temporary.to_vec::<f64>()?, [now[0], now[2], now[1], now[3]]);
         assert_eq!(read.to_vec::<f64>()?, now[..2]);
     }
+    Ok(())
+}
+
+#[test]
+fn a_gradient_that_is_another_parameters_value_keeps_it() -> Result<()> {
+    let pair = (Parameter::new(Tensor::from_vec(vec![1.0f64, 2.0], [2]))?, Parameter::new(Tensor::from_vec(vec![3.0, 4.0], [2]))?);
+    let mut sgd = Sgd::new(&pair).learning_rate(0.5);
+    let gradients = (pair.0.tensor() * pair.1.tensor()).sum().backward()?;
+    let (kept, detached) = (gradients.clone(), pair.0.tensor().detach());
+    sgd.step(gradients)?;
+    assert_eq!(kept.get(&pair.0).unwrap().to_vec::<f64>()?, [3.0, 4.0]);
+    assert_eq!(kept.get(&pair.1).unwrap().to_vec::<f64>()?, [1.0, 2.0]);
+    assert_eq!(detached.to_vec::<f64>()?, [1.0, 2.0]);
+    assert_eq!(pair.0.tensor().to_vec::<f64>()?, [-0.5, 0.0]);
+    assert_eq!(pair.1.tensor().to_vec::<f64>()?, [2.5, 3.0]);
+    Ok(())
+}
+
+#[test]
+fn what_is_recorded_twice_is_right_twice() -> Result<()> {
+    let x = Tensor::from_vec(vec![1.0f64, 2.0], [2]);
+    let [a, b] = [0, 1].map(|_| x.square().sum());
+    Tensor::realize_all(&[&a, &b])?;
+    assert_eq!((a.item::<f64>()?, b.item::<f64>()?), (5.0, 5.0));
+    let [s, t] = [0, 1].map(|_| Slot::new(Tensor::zeros([2], DType::F64) + 1.0).unwrap());
+    commit(&[(&s, x.exp()), (&t, x.exp())])?;
+    commit(&[(&s, s.tensor() * 0.0), (&t, t.tensor() * 1.0)])?;
+    assert_eq!((s.tensor().to_vec::<f64>()?, t.tensor().to_vec::<f64>()?), (vec![0.0; 2], x.exp().to_vec()?));
     Ok(())
 }
 
@@ -492,6 +520,17 @@ fn nothing_to_differentiate() -> Result<()> {
     Ok(())
 }
 
+/// The integer becomes part of the value, by way of an `if`.
+#[kernel]
+fn times(i: i32, x: f64) -> f64 {
+    x * (if i > 1 { i } else { 1 }) as f64
+}
+
+#[kernel]
+fn times_through_a_call(i: i32, x: f64) -> f64 {
+    times(i + 1, x) + 1.0
+}
+
 #[test]
 fn a_cotangent_never_stops_silently() {
     let p = Point::new(&[1.0, 2.0]);
@@ -502,6 +541,14 @@ fn a_cotangent_never_stops_silently() {
     severed(p.w.tensor().cast(DType::I64).cast(DType::F64).sum());
     severed(p.w.tensor().gt(&Tensor::scalar(0.5f64)).cast(DType::F64).sum());
     severed(p.loss() + p.w.tensor().argmax(0, false).cast(DType::F64));
+    let bits = p.w.tensor().gt(&Tensor::scalar(0.5f64)).logical_not();
+    severed(bits.reshape([2, 1]).cast(DType::F64).sum());
+    let whole = p.w.tensor().cast(DType::I32);
+    severed(times::map(&whole, &p.w.tensor()).sum());
+    severed(times_through_a_call::map(&whole, &p.w.tensor()).sum());
+    // What only chooses needs no derivative.
+    let chosen = p.w.tensor().gt(&Tensor::scalar(1.5f64)).where_(&p.w.tensor(), &Tensor::scalar(0.0f64));
+    assert_eq!(chosen.sum().backward().unwrap().get(&p.w).unwrap().to_vec::<f64>().unwrap(), [0.0, 1.0]);
 }
 
 #[test]
@@ -539,6 +586,16 @@ fn no_grad_and_detach_keep_gradients_out() -> Result<()> {
     assert!(!factor.requires_grad());
     assert_eq!(gradient((&w * &factor).sum())?, 6.0);
     assert_eq!(gradient((&w * &w).sum())?, 6.0);
+    // Numbers to whatever is outside, and through `grad` too, read before or not.
+    let x = Tensor::scalar(3.0f64);
+    let square = no_grad(|| &x * &x);
+    assert_eq!(grad(&(&x * &square), &[&x])?[0].item::<f64>()?, 9.0);
+    assert!(matches!(grad(&square, &[&x]).unwrap_err().problem(), Problem::Independent { .. }));
+    assert_eq!(square.item::<f64>()?, 9.0);
+    assert_eq!(grad(&(&x * &square), &[&x])?[0].item::<f64>()?, 9.0);
+    // But a derivative by such a value is one.
+    let y = no_grad(|| &x * 2.0);
+    assert_eq!(grad(&(&y * &y), &[&y])?[0].item::<f64>()?, 12.0);
     // A panic inside must not leave gradients off.
     let panicked = std::panic::catch_unwind(|| no_grad(|| panic!("on purpose")));
     assert!(panicked.is_err());

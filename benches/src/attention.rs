@@ -1,7 +1,7 @@
 //! Causal attention at the size of nanoGPT's "baby" model: batch 4, 6 heads, 256 positions of 64.
 
-use tapeflow::Result;
 use tapeflow::prelude::*;
+use tapeflow::{Result, grad_with};
 
 use crate::harness::Bench;
 
@@ -9,7 +9,7 @@ const SHAPE: [usize; 4] = [4, 6, 256, 64];
 
 pub fn forward(bench: &mut Bench, name: &str) -> Result<()> {
     let [q, k, v, _] = inputs()?;
-    no_grad(|| bench.ms(name, || q.causal_attention(&k, &v).realize(), &[]))
+    no_grad(|| bench.ms(name, || causal_attention(&q, &k, &v).realize(), &[]))
 }
 
 /// With the gradients of queries, keys and values.
@@ -18,8 +18,9 @@ pub fn backward(bench: &mut Bench, name: &str) -> Result<()> {
     bench.ms(
         name,
         || {
-            let y = q.causal_attention(&k, &v);
-            realize_all(&grad(&(&y * &cotangent).sum(), &[&q, &k, &v])?)
+            let y = causal_attention(&q, &k, &v);
+            let gradients = grad_with(&y, Some(&cotangent), &[&q, &k, &v])?;
+            Tensor::realize_all(&gradients.iter().collect::<Vec<_>>())
         },
         &[],
     )
@@ -28,6 +29,6 @@ pub fn backward(bench: &mut Bench, name: &str) -> Result<()> {
 fn inputs() -> Result<[Tensor; 4]> {
     let generator = Generator::new(0);
     let inputs = [(); 4].map(|()| generator.randn(SHAPE));
-    inputs.iter().try_for_each(|x| x.realize())?;
+    Tensor::realize_all(&inputs.each_ref())?;
     Ok(inputs)
 }

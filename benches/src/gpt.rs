@@ -22,18 +22,22 @@ pub fn train(bench: &mut Bench, name: &str) -> Result<()> {
         "gpt_baby_drop_b16" => (config(6, 384, 256, 0.2), 16),
         _ => (config(4, 128, 64, 0.0), 12),
     };
-    let model = Gpt::new(&config)?;
-    let mut optimizer = AdamW::new(&model).learning_rate(1e-3).betas(0.9, 0.99).weight_decay(0.1);
     let generator = Generator::new(0);
+    let model = Gpt::new(&config, &generator)?;
+    let mut optimizer = AdamW::new(&model)
+        .learning_rate(1e-3)
+        .betas(0.9, 0.99)
+        .weight_decay(0.1)
+        .group_where(|_, shape| shape.len() < 2, |group| group.weight_decay(0.0));
     let tokens = || generator.randint(0, 65, [batch, config.block_size]);
     let (inputs, targets) = (tokens(), tokens());
+    Tensor::realize_all(&[&inputs, &targets])?;
     let tokens_per_step = (batch * config.block_size) as f64;
     bench.ms(
         name,
         || {
-            let loss = model.forward(&inputs).cross_entropy(&targets);
-            optimizer.step(loss.backward()?)?;
-            loss.realize()
+            let loss = model.loss(&inputs, &targets);
+            optimizer.step(loss.backward()?)
         },
         &[("tokens_per_s", tokens_per_step)],
     )

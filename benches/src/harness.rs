@@ -38,7 +38,15 @@ impl Bench {
     }
 
     /// Times `f` and prints ms per call. `per_call`: amounts of work per call, printed as amounts per second.
-    pub fn ms(&mut self, workload: &str, f: impl FnMut() -> Result<()>, per_call: &[(&str, f64)]) -> Result<()> {
+    pub fn ms<E>(
+        &mut self,
+        workload: &str,
+        f: impl FnMut() -> std::result::Result<(), E>,
+        per_call: &[(&str, f64)],
+    ) -> Result<()>
+    where
+        tapeflow::Error: From<E>,
+    {
         let seconds = self.times(f, 1)?;
         let middle = median(&seconds);
         let extras: Vec<_> = per_call.iter().map(|&(name, work)| (name, work / middle)).collect();
@@ -47,21 +55,27 @@ impl Bench {
     }
 
     /// Times `f`, `inner` calls a sample, and prints `work` per second.
-    pub fn rate(
+    pub fn rate<E>(
         &mut self,
         workload: &str,
         unit: &str,
         work: f64,
         inner: usize,
-        f: impl FnMut() -> Result<()>,
-    ) -> Result<()> {
+        f: impl FnMut() -> std::result::Result<(), E>,
+    ) -> Result<()>
+    where
+        tapeflow::Error: From<E>,
+    {
         let seconds = self.times(f, inner)?;
         self.emit(workload, "throughput", unit, &seconds.iter().map(|s| work / s).collect::<Vec<_>>(), &[]);
         Ok(())
     }
 
     /// Seconds per call, one sample per `inner` calls.
-    fn times(&mut self, mut f: impl FnMut() -> Result<()>, inner: usize) -> Result<Vec<f64>> {
+    fn times<E>(&mut self, mut f: impl FnMut() -> std::result::Result<(), E>, inner: usize) -> Result<Vec<f64>>
+    where
+        tapeflow::Error: From<E>,
+    {
         for _ in 0..self.options.warmup {
             f()?;
         }

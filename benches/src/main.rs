@@ -67,7 +67,10 @@ fn main() -> ExitCode {
         println!("workloads: {}", names.collect::<Vec<_>>().join(" "));
         return ExitCode::SUCCESS;
     }
-    tapeflow::set_threads(cli.options.threads);
+    if let Err(error) = tapeflow::set_threads(cli.options.threads) {
+        eprintln!("--threads: {error}");
+        return ExitCode::FAILURE;
+    }
     let mut bench = Bench::new(cli.options);
     let mut code = ExitCode::SUCCESS;
     for name in &cli.names {

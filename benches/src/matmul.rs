@@ -10,8 +10,7 @@ pub fn sgemm(bench: &mut Bench, name: &str) -> Result<()> {
     let n: usize = name.trim_start_matches("sgemm_").parse().unwrap_or(1024);
     let generator = Generator::new(0);
     let (a, b) = (generator.randn([n, n]), generator.randn([n, n]));
-    a.realize()?;
-    b.realize()?;
+    Tensor::realize_all(&[&a, &b])?;
     let work = 2.0 * (n as f64).powi(3) / 1e9;
     bench.rate(name, "GFLOP/s", work, (1024 / n).pow(3).max(1), || a.matmul(&b).realize())
 }

@@ -1,7 +1,7 @@
 //! Row kernels: softmax, and layer normalisation with its backward.
 
-use tapeflow::Result;
 use tapeflow::prelude::*;
+use tapeflow::{Result, grad_with};
 
 use crate::harness::Bench;
 
@@ -35,7 +35,8 @@ pub fn layer_norm_backward(bench: &mut Bench, name: &str) -> Result<()> {
         name,
         || {
             let y = x.layer_norm(&w, Some(&b), 1e-5);
-            realize_all(&grad(&(&y * &cotangent).sum(), &[&x, &w, &b])?)
+            let gradients = grad_with(&y, Some(&cotangent), &[&x, &w, &b])?;
+            Tensor::realize_all(&gradients.iter().collect::<Vec<_>>())
         },
         &[],
     )
@@ -43,6 +44,7 @@ pub fn layer_norm_backward(bench: &mut Bench, name: &str) -> Result<()> {
 
 fn layer_norm_inputs() -> Result<(Tensor, Tensor, Tensor)> {
     let x = Generator::new(0).randn(NORMALISED);
-    x.realize()?;
-    Ok((x, Tensor::ones([NORMALISED[1]], DType::F32), Tensor::zeros([NORMALISED[1]], DType::F32)))
+    let (w, b) = (Tensor::ones([NORMALISED[1]], DType::F32), Tensor::zeros([NORMALISED[1]], DType::F32));
+    Tensor::realize_all(&[&x, &w, &b])?;
+    Ok((x, w, b))
 }

@@ -259,7 +259,9 @@ pub fn grad_with(output: &Tensor, cotangent: Option<&Tensor>, inputs: &[&Tensor]
     let wanted: Vec<NodeId> = inputs.iter().map(|t| t.node()).collect();
     let mut reached = vec![false; wanted.len()];
     let mut tape = lock_settled(output.node());
+    let mut path = Vec::new();
     walk_all(&mut tape, output.node(), &wanted, |node| {
+        path.push(node);
         for (r, w) in reached.iter_mut().zip(&wanted) {
             *r |= *w == node;
         }
@@ -267,6 +269,10 @@ pub fn grad_with(output: &Tensor, cotangent: Option<&Tensor>, inputs: &[&Tensor]
     if let Some(index) = reached.iter().position(|r| !r) {
         let shape = inputs[index].shape().clone();
         return Err(Error::new("grad", Problem::Independent { index, shape }, site));
+    }
+    // What the cotangent passes keeps its graph even if it is read before the gradient is.
+    for node in path {
+        tape.flags[node.index()].grad = true;
     }
     record_gradient(tape, output, cotangent, &wanted, site)
 }
@@ -374,8 +380,13 @@ fn walk_all(tape: &mut Locked, root: NodeId, wanted: &[NodeId], mut visit: impl 
     let mut stack = vec![(root, false)];
     while let Some((node, done)) = stack.pop() {
         if done {
-            let any = tape.inputs[node.index()].iter().any(|i| depends.get(i).copied().unwrap_or(false));
-            *depends.entry(node).or_insert(false) |= any || tape.flags[node.index()].released;
+            let inputs = &tape.inputs[node.index()];
+            let types: SmallVec<[&TensorType; 4]> = inputs.iter().map(|i| &tape.ty[i.index()]).collect();
+            let op = tape.op[node.index()].primitive();
+            let stops = |k: usize| op.is_some_and(|op| op.flow(k, &types) == Flow::Stops);
+            let any = inputs.iter().enumerate().any(|(k, i)| depends.get(i).is_some_and(|d| *d) && !stops(k));
+            let flags = tape.flags[node.index()];
+            *depends.entry(node).or_insert(false) |= (any || flags.released) && !flags.cut;
         } else if tape.marked(node).is_none() {
             tape.set_mark(node, 0);
             stack.push((node, true));

@@ -92,7 +92,7 @@ impl Generator {
 
     #[track_caller]
     pub(crate) fn uniform_on(&self, shape: Shape, dtype: DType, device: Device) -> Tensor {
-        Tensor::record(Random::new(self.next()), &[], TensorType { dtype, shape, device })
+        Tensor::record(Random::new(self.next(), self.counter.clone()), &[], TensorType { dtype, shape, device })
     }
 
     /// Uniform f32 numbers in [0, 1).

@@ -4,6 +4,7 @@
 extern crate self as tapeflow;
 
 mod autodiff;
+mod capture;
 mod compile;
 mod counts;
 mod cpu;
@@ -24,6 +25,7 @@ mod tensor;
 mod training;
 
 pub use autodiff::{Gradients, grad, grad_with, no_grad};
+pub use capture::{CapturedStep, HostCell, Replay, capture, is_capturing, on_replay};
 pub use compile::{program_cache, without_fusion};
 pub use counts::{CacheCounts, cache_counts, tape_nodes};
 pub use device::Device;

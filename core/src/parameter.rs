@@ -69,6 +69,16 @@ impl Slot {
         self.lock().clone()
     }
 
+    /// Whether the version is that node.
+    pub(crate) fn names(&self, node: NodeId) -> bool {
+        self.lock().node() == node
+    }
+
+    /// Whether somebody else holds a handle of the version.
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.lock().is_sole_handle()
+    }
+
     /// Replaces the version. What was recorded before keeps reading the old one.
     ///
     /// # Errors
@@ -213,9 +223,13 @@ pub fn commit(updates: &[(&Slot, Tensor)]) -> Result<()> {
     }
     let replaces: Vec<Option<NodeId>> = held.iter().map(|old| old.is_sole_handle().then(|| old.node())).collect();
     let values: Vec<&Tensor> = updates.iter().map(|(_, new)| new).collect();
-    realize(&values, &replaces)?;
+    let ran = realize(&values, &replaces)?;
     for (old, (slot, new)) in held.iter_mut().zip(updates) {
         **old = new.as_leaf(slot.0.trainable.load(Relaxed), slot.0.owner.clone())?;
+    }
+    drop(held);
+    if let Some(ran) = ran {
+        crate::capture::note(ran, updates.iter().map(|(slot, _)| (*slot).clone()).collect());
     }
     Ok(())
 }

@@ -68,17 +68,12 @@ impl Stream {
         let mut block = (first + head as u64) / 4;
         let mut groups = out.chunks_exact_mut(4 * WIDTH);
         for group in &mut groups {
-            let mut words = [[0; WIDTH]; 4];
-            for l in 0..WIDTH {
-                let made = self.block(block.wrapping_add(l as u64));
-                for w in 0..4 {
-                    words[w][l] = made[w];
-                }
+            let mut blocks = [[0; 4]; WIDTH];
+            for (l, words) in blocks.iter_mut().enumerate() {
+                *words = self.block(block.wrapping_add(l as u64));
             }
-            for l in 0..WIDTH {
-                for w in 0..4 {
-                    group[4 * l + w] = uniform(words[w][l]);
-                }
+            for (out, &word) in group.iter_mut().zip(blocks.as_flattened()) {
+                *out = uniform(word);
             }
             block = block.wrapping_add(WIDTH as u64);
         }

@@ -50,7 +50,8 @@ fn presets_have_their_known_sizes() -> Result<()> {
 
 #[test]
 fn sizes_that_make_no_sense_are_named() {
-    let cases: [(fn(&mut GptConfig), &str); 3] = [
+    type Change = fn(&mut GptConfig);
+    let cases: [(Change, &str); 3] = [
         (|c| c.n_layer = 0, "n_layer is 0"),
         (|c| c.n_head = 3, "n_embd 16 is no multiple of n_head 3"),
         (|c| c.dropout = 1.0, "dropout 1"),

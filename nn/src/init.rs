@@ -51,7 +51,7 @@ pub fn trunc_normal(shape: impl Into<Shape>, std: f64, generator: &Generator) ->
         0.246640727,
         1.50140941,
     ];
-    let p = coefficients.iter().fold(Tensor::scalar(2.81022636e-08f32), |p, &c| p * &w + c);
+    let p = coefficients.iter().fold(Tensor::host(2.81022636e-08, DType::F32), |p, &c| p * &w + c);
     (p * y * (std * std::f64::consts::SQRT_2)).clamp(-2.0 * std, 2.0 * std)
 }
 

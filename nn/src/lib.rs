@@ -25,6 +25,8 @@ pub use error::{Error, Result};
 pub use layers::{Dropout, Embedding, Gelu, LayerNorm, Linear, Relu, Sequential, Sigmoid, Silu, Tanh};
 pub use module::{Buffer, Forward, Layer, Leaf, Module, ModuleExt, Pattern, Summary, SummaryRow, Visitor, Vjp};
 pub use optim::{Adam, AdamW, Optimizer, Sgd};
+/// The error of the tensor engine alone, which [`Error`] wraps.
+pub use tapeflow_core::Error as TensorError;
 // A glob, so that a name that core gains is there at once; what this crate names itself goes before it.
 #[allow(hidden_glob_reexports)]
 pub use tapeflow_core::*;

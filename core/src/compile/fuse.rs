@@ -2,7 +2,7 @@
 //!
 //! Owns that decision and the drafts of steps. Every operation has fixed arithmetic, so any decision gives the same bits.
 
-use tapeflow_ir::{DType, Extent, Op as ScalarOp, Reduce, ScalarFn, Unary};
+use tapeflow_ir::{Extent, Op as ScalarOp, Reduce, ScalarFn, Unary};
 
 pub(crate) use super::expr::{Expr, ExprSource, identity_fn, lane};
 use super::world::{Id, World};
@@ -344,15 +344,5 @@ impl Lower<'_> {
     /// Adds a step that writes nothing.
     pub fn emit_check(&mut self, kernel: Kernel, reads: Vec<Id>) {
         self.steps.push(Step { draft: Draft::Kernel { kernel, reads, write: None }, node: self.node });
-    }
-
-    /// Whether steps may be fused at all.
-    pub fn fuses(&self) -> bool {
-        self.fuse
-    }
-
-    /// The dtype of input `i`.
-    pub fn dtype(&self, i: usize) -> DType {
-        self.input_ty(i).dtype
     }
 }

@@ -88,14 +88,15 @@ fn find_partner(world: &World, steps: &[Step], at: usize) -> Option<usize> {
 fn order(steps: &[Step], earlier: usize, later: usize) -> Option<bool> {
     let written: HashMap<Id, usize> =
         (earlier..later).flat_map(|i| steps[i].writes().into_iter().map(move |id| (id, i))).collect();
-    if steps[later].reads().iter().all(|id| !written.contains_key(id)) {
+    // A region of a value that several steps write together must keep its place among them.
+    let shared_value =
+        |values: &[Id]| (earlier + 1..later).any(|i| steps[i].writes().iter().any(|id| values.contains(id)));
+    if steps[later].reads().iter().all(|id| !written.contains_key(id)) && !shared_value(&steps[later].writes()) {
         return Some(true);
     }
     let results = steps[earlier].writes();
     let needed_between = (earlier + 1..=later).any(|i| steps[i].reads().iter().any(|id| results.contains(id)));
-    // A region of a value that several steps write together must keep its place among them.
-    let shared_value = (earlier + 1..later).any(|i| steps[i].writes().iter().any(|id| results.contains(id)));
-    (!needed_between && !shared_value).then_some(false)
+    (!needed_between && !shared_value(&results)).then_some(false)
 }
 
 fn join(steps: &[Step], earlier: usize, later: usize) -> Option<(GroupDraft, bool)> {

@@ -16,10 +16,12 @@ use std::cell::Cell;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use crate::capture;
 use crate::device::Kind;
 use crate::error::{Error, Problem};
 use crate::memory::Buffer;
 use crate::ops::Op;
+use crate::ops::detach::Detach;
 use crate::program::{Failure, Program};
 use crate::tape::{self, Locked, NodeId, TensorType};
 use crate::tensor::Tensor;
@@ -62,26 +64,86 @@ struct Request {
 
 /// Computes `asked` now. `replaces` names leaves whose memory the corresponding tensor may take over: nobody else uses them, and on
 /// success they are gone.
-pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<(), Error> {
+pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<Option<Ran>, Error> {
     for tensor in asked {
         tensor.check()?;
     }
     crate::autodiff::take_report()?;
-    let Some(first) = asked.first() else { return Ok(()) };
+    let Some(first) = asked.first() else { return Ok(None) };
     let device = first.ty().device.0;
-    let Some((request, copied)) = collect(asked, replaces, device) else { return Ok(()) };
+    let Some((request, copied)) = collect(asked, replaces, device) else { return Ok(None) };
     let outcome = match copied {
-        Copied::Program(program) => run(&program, &request),
-        Copied::World(world, roots) => match compile(world, &roots, &request) {
-            Ok(program) => {
-                let program = Arc::new(program);
-                key::insert(request.key.clone(), program.clone());
-                run(&program, &request)
-            }
-            Err(failure) => Err(failure),
-        },
+        Copied::Program(program) => Ok(program),
+        Copied::World(world, roots) => compile(world, &roots, &request).map(|program| {
+            let program = Arc::new(program);
+            key::insert(request.key.clone(), program.clone());
+            program
+        }),
     };
-    finish(request, outcome)
+    let outcome = outcome.and_then(|program| Ok((run(&program, &request)?, program)));
+    let ran = match &outcome {
+        Ok((outputs, program)) if !replaces.is_empty() && capture::is_capturing() => {
+            Some(Ran::new(&request, asked, replaces, outputs, program))
+        }
+        _ => None,
+    };
+    finish(request, outcome.map(|(outputs, _)| outputs))?;
+    Ok(ran)
+}
+
+/// Computes the live tensors that depend on `leaves`, and ends their graphs: the leaves are about to change.
+pub(crate) fn settle(leaves: &[NodeId]) -> Result<(), Error> {
+    let handles = {
+        let mut tape = tape::lock();
+        let live = depending_on(&mut tape, leaves, |tape, n| tape.flags[n.index()].handle);
+        Tensor::rehandle(&mut tape, &live)
+    };
+    realize(&handles.iter().collect::<Vec<_>>(), &[])?;
+    let mut tape = tape::lock();
+    for tensor in &handles {
+        tape.drop_inputs(tensor.node());
+    }
+    Ok(())
+}
+
+/// What a capture keeps of a run.
+pub(crate) struct Ran {
+    pub program: Arc<Program>,
+    pub inputs: Vec<Arc<Buffer>>,
+    /// The nodes that the inputs are.
+    pub bound: Vec<NodeId>,
+    /// The nodes that the outputs are.
+    pub wanted: Vec<NodeId>,
+    pub outputs: Vec<Arc<Buffer>>,
+    pub scalars: Vec<u64>,
+    pub origins: Vec<capture::Origin>,
+    /// For each asked tensor: the leaf that it was to replace, and its output.
+    pub updates: Vec<(Option<NodeId>, usize)>,
+}
+
+impl Ran {
+    fn new(
+        request: &Request,
+        asked: &[&Tensor],
+        replaces: &[Option<NodeId>],
+        outputs: &[Arc<Buffer>],
+        program: &Arc<Program>,
+    ) -> Ran {
+        let wanted: Vec<NodeId> = request.wanted.iter().map(|w| request.order[w.0 as usize]).collect();
+        let output_of = |t: &&Tensor| wanted.iter().position(|&w| w == t.node()).unwrap_or_default();
+        let tape = tape::lock();
+        let origins = request.order.iter().flat_map(|n| tape.op[n.index()].origins()).collect();
+        Ran {
+            program: program.clone(),
+            inputs: request.inputs.clone(),
+            bound: request.bound.iter().map(|&b| request.order[b as usize]).collect(),
+            updates: replaces.iter().zip(asked).map(|(old, t)| (*old, output_of(t))).collect(),
+            wanted,
+            outputs: outputs.to_vec(),
+            scalars: request.scalars.clone(),
+            origins,
+        }
+    }
 }
 
 enum Copied {
@@ -223,7 +285,7 @@ fn write_key(
         op.hash(&mut KeyWriter(&mut words));
         request.scalars.extend(arguments);
         tape.ty[i].hash(&mut KeyWriter(&mut words));
-        words.push(tape.inputs[i].len() as u64);
+        words.push((tape.inputs[i].len() as u64) << 1 | u64::from(tape.flags[i].cut));
         words.extend(tape.inputs[i].iter().map(|&input| u64::from(tape.marked(input).unwrap_or(u32::MAX))));
         if let Some(buffer) = &tape.buffer[i] {
             request.bound.push(number as u32);
@@ -266,8 +328,17 @@ fn copy(tape: &Locked, request: &Request) -> (World, Vec<Id>) {
         world.current_origin = number as u32;
         let op = tape.op[i].with_slots(slot);
         slot += tape.op[i].arguments().len();
-        let numbers = tape.inputs[i].iter().filter_map(|&input| tape.marked(input));
-        let inputs: Ids = numbers.map(|n| ids[n as usize]).collect();
+        let mut inputs = Ids::new();
+        for &input in &tape.inputs[i] {
+            let Some(number) = tape.marked(input) else { continue };
+            let id = ids[number as usize];
+            // What was recorded under `no_grad` is a number to everything outside.
+            let is_cut = tape.flags[input.index()].cut && !tape.inputs[input.index()].is_empty();
+            inputs.push(match is_cut && !tape.flags[i].cut {
+                true => world.push(Detach, &[id], tape.ty[input.index()].clone()),
+                false => id,
+            });
+        }
         let ty = tape.ty[i].clone();
         let input = request.bound.iter().position(|&b| b == number as u32);
         ids.push(match input {

@@ -64,7 +64,9 @@ pub(crate) fn plan(
         }
     }
     for (k, &(id, replaces)) in outputs.iter().enumerate() {
-        let replaced = replaces.filter(|&input| may_replace(world, steps, id, input));
+        // A gradient may be the very value that is replaced; somebody then reads it after the update.
+        let is_wanted = |input: u32| outputs.iter().any(|(o, _)| world.bound[o.index()] == Some(input));
+        let replaced = replaces.filter(|&input| !is_wanted(input) && may_replace(world, steps, id, input));
         plan.in_place.push(replaced);
         plan.place.entry(id).or_insert(match replaced {
             Some(input) => Place::Input(input),

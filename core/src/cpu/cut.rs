@@ -43,7 +43,14 @@ pub struct Shapes {
 
 impl Shapes {
     /// Of a space with merged axes `dims`; a tile should have at most `most` elements.
-    pub fn new(by_row: bool, within: bool, transposed: bool, dims: &[usize], outputs: &[Output], most: usize) -> Shapes {
+    pub fn new(
+        by_row: bool,
+        within: bool,
+        transposed: bool,
+        dims: &[usize],
+        outputs: &[Output],
+        most: usize,
+    ) -> Shapes {
         let inner = dims.last().copied().unwrap_or(1);
         // Sums along rows take their elements in order.
         let in_order = outputs.iter().any(|output| matches!(output.target, Target::Trailing { .. }));
@@ -72,7 +79,17 @@ impl Shapes {
                 tile = tile / unit * unit;
             }
         }
-        Shapes { by_row, within, transposed, inner, length: if by_row { inner } else { 0 }, total, rows, tile, tile_rows }
+        Shapes {
+            by_row,
+            within,
+            transposed,
+            inner,
+            length: if by_row { inner } else { 0 },
+            total,
+            rows,
+            tile,
+            tile_rows,
+        }
     }
 
     /// Calls `tile(start, len, row, rows)` for the tiles of a range of elements (of rows, if `by_row`).

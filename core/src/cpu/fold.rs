@@ -68,8 +68,8 @@ unsafe fn accumulate<F: Fold>(lanes: &mut [F::T; BLOCK], x: *const F::T, n: usiz
             }
             i += BLOCK;
         }
-        for l in 0..n - i {
-            acc[l] = F::combine(acc[l], *x.add(i + l));
+        for (l, acc) in acc.iter_mut().enumerate().take(n - i) {
+            *acc = F::combine(*acc, *x.add(i + l));
         }
         *lanes = acc;
     }
@@ -124,7 +124,7 @@ impl<T: Copy> Stream<T> {
             }
             n -= take;
             self.count += take;
-            if self.count % PIECE == 0 {
+            if self.count.is_multiple_of(PIECE) {
                 let value = tree::<F>(std::mem::replace(&mut self.lanes, [F::IDENTITY; BLOCK]));
                 self.lift::<F>(value);
             }
@@ -136,10 +136,10 @@ impl<T: Copy> Stream<T> {
         if self.count == 0 {
             return F::EMPTY;
         }
-        if self.count <= PIECE && self.count % PIECE != 0 {
+        if self.count < PIECE {
             return tree::<F>(self.lanes);
         }
-        if self.count % PIECE != 0 {
+        if !self.count.is_multiple_of(PIECE) {
             let value = tree::<F>(self.lanes);
             self.lift::<F>(value);
         }

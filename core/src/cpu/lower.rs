@@ -7,151 +7,12 @@
 use tapeflow_ir::{Const, DType, Op, Reduce, ScalarFn, V};
 
 use super::CompileError;
+use super::cost::cost;
 use super::fold::Folds;
 use super::isa::Isa;
+use super::step::{Class, Lowered, Place, Read, Register, Shape, Slot, Step, Write};
 use super::table;
 use super::vector::Primitive;
-
-/// How often a value occurs; in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// Once: constants, host scalars, operands of stride 0.
-    Fixed,
-    /// Once per tile: operands of stride 0 along the axis that tiles are cut from.
-    Tile,
-    /// Once per row.
-    Row,
-    /// Once per element.
-    Lane,
-}
-
-/// Where a value lies while a tile is computed; a number of an entry in the table of addresses.
-pub type Slot = u16;
-
-/// How a parameter is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Read {
-    /// Its elements lie in memory as the tile wants them.
-    Direct,
-    /// They must be gathered or generated.
-    Load,
-}
-
-/// How an output takes a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {
-    /// The tile's elements (`Lane`) or rows (`Row`) follow each other in memory.
-    Direct(Class),
-    /// They must be scattered.
-    Scatter(Class),
-    /// They are folded.
-    Fold,
-}
-
-/// What an address in the table is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A register, by number.
-    Register(usize),
-    /// Bits of a constant.
-    Constant(u64),
-    /// A parameter read in place.
-    Input(usize),
-    /// An output written in place.
-    Output(usize),
-}
-
-/// The counts a primitive is called with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// One element.
-    One,
-    /// One row of one element per row of the tile.
-    Rows,
-    /// One row of all elements of the tile.
-    Lanes,
-    /// The rows of the tile.
-    LanesByRow,
-    /// One row of as many elements as a tile can have: to spread once for all tiles.
-    Most,
-}
-
-/// One step of a tile.
-#[derive(Clone, Copy, Debug)]
-pub enum Step {
-    /// Calls a primitive.
-    Call {
-        /// Which one.
-        primitive: Primitive,
-        /// Its result.
-        dst: Slot,
-        /// Its operands.
-        src: [Slot; 3],
-        /// Elements from row to row of splat operands.
-        step: [u8; 3],
-        /// Its counts.
-        shape: Shape,
-    },
-    /// Gathers or generates a parameter into a register.
-    Load {
-        /// Which parameter.
-        input: usize,
-        /// The register.
-        dst: Slot,
-        /// At which class.
-        class: Class,
-    },
-    /// Folds a value into an output.
-    Fold {
-        /// Which output.
-        output: usize,
-        /// The value, of class `Lane`.
-        src: Slot,
-    },
-    /// Scatters a value to an output.
-    Scatter {
-        /// Which output.
-        output: usize,
-        /// The value.
-        src: Slot,
-        /// Its class.
-        class: Class,
-    },
-}
-
-impl Step {
-    fn slots(&self) -> (Option<Slot>, [Option<Slot>; 3]) {
-        match *self {
-            Step::Call { dst, src: [a, b, c], .. } => (Some(dst), [Some(a), Some(b), Some(c)]),
-            Step::Load { dst, .. } => (Some(dst), [None; 3]),
-            Step::Fold { src, .. } | Step::Scatter { src, .. } => (None, [Some(src), None, None]),
-        }
-    }
-}
-
-/// A register: an element count class and the size of an element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Register {
-    /// How many elements: 1 (`Fixed`, `Tile`), rows, or elements of a tile.
-    pub class: Class,
-    /// Bytes of each.
-    pub size: usize,
-}
-
-/// A function as steps.
-#[derive(Debug)]
-pub struct Lowered {
-    /// What each slot is.
-    pub places: Vec<Place>,
-    /// The registers.
-    pub registers: Vec<Register>,
-    /// Run once per chunk.
-    pub prologue: Vec<Step>,
-    /// Run for each tile.
-    pub body: Vec<Step>,
-    /// Estimated nanoseconds per element.
-    pub cost: f64,
-}
 
 /// What `lower` must know of a group besides its function.
 pub struct Context<'a> {
@@ -339,9 +200,8 @@ impl Lowering<'_> {
         let class = values.iter().map(|value| value.class).max().unwrap_or(Class::Fixed);
         // Short rows are cheaper spread than called row by row.
         let by_row = class == Class::Lane && !self.context.single_row;
-        let wanted = |value: &Value| {
-            value.class != class && !(by_row && value.class == Class::Row && self.context.length < 24)
-        };
+        let wanted =
+            |value: &Value| value.class != class && !(by_row && value.class == Class::Row && self.context.length < 24);
         let mut splat = [false; 3];
         values.iter().zip(&mut splat).for_each(|(value, splat)| *splat = wanted(value));
         // Spread operands from the first on until a primitive takes the rest as they are.
@@ -411,7 +271,8 @@ impl Lowering<'_> {
                 let dst = self.register(Class::Row, size);
                 let (primitive, step, shape) = (folds.rows, [0; 3], Shape::LanesByRow);
                 self.push(Class::Row, Step::Call { primitive, dst, src: [src; 3], step, shape });
-                self.values[v.0 as usize] = Some(Value { slot: dst, class: Class::Row, lanes: None, size, computed: true });
+                self.values[v.0 as usize] =
+                    Some(Value { slot: dst, class: Class::Row, lanes: None, size, computed: true });
             }
         }
         for (output, &value) in function.outputs.iter().enumerate() {
@@ -467,79 +328,5 @@ pub fn bits(constant: Const, dtype: DType) -> u64 {
         (Const::Int(value), _) => value as u64,
         (Const::Float(bits), DType::F32) => u64::from((f64::from_bits(bits) as f32).to_bits()),
         (Const::Float(bits), _) => bits,
-    }
-}
-
-/// Rough nanoseconds per element.
-fn cost(op: Op, dtype: DType) -> f64 {
-    use tapeflow_ir::{Binary, Unary};
-    let wide = if dtype.size() == 8 { 2.0 } else { 1.0 };
-    wide * match op {
-        Op::Input(_) => 0.05,
-        Op::Const(_) | Op::Length | Op::Detach(_) => 0.0,
-        Op::Unary(op, _) => match op {
-            Unary::Neg | Unary::Abs | Unary::Sign | Unary::Not | Unary::Floor | Unary::Ceil => 0.05,
-            Unary::Round | Unary::Trunc | Unary::Sqrt => 0.1,
-            Unary::Exp | Unary::Exp2 | Unary::ExpM1 | Unary::Tanh if dtype == DType::F32 => 0.3,
-            Unary::Erf | Unary::Ln | Unary::Log2 | Unary::Log10 | Unary::Ln1p | Unary::Sin | Unary::Cos
-                if dtype == DType::F32 =>
-            {
-                0.8
-            }
-            _ => 10.0,
-        },
-        Op::Binary(op, ..) => match op {
-            Binary::Pow if dtype == DType::F32 => 2.0,
-            Binary::Pow | Binary::Rem | Binary::Atan2 => 10.0,
-            Binary::Div => 0.1,
-            _ => 0.05,
-        },
-        Op::MulAdd(..) | Op::Compare(..) | Op::Select(..) | Op::Cast(_) | Op::Reduce(..) => 0.06,
-    }
-}
-
-impl Lowered {
-    /// Lets registers that are not alive at once share one. Those of the prologue, and those whose slot became an output,
-    /// are left out of it.
-    fn assign_registers(&mut self) {
-        let mut last = vec![0; self.places.len()];
-        for (index, step) in self.body.iter().enumerate() {
-            step.slots().1.into_iter().flatten().for_each(|slot| last[slot as usize] = index);
-        }
-        let mut kept: Vec<Register> = Vec::new();
-        let mut number = |register: Register, free: &mut Vec<usize>| {
-            if let Some(at) = free.iter().position(|&n: &usize| kept[n] == register) {
-                return free.swap_remove(at);
-            }
-            kept.push(register);
-            kept.len() - 1
-        };
-        for step in &self.prologue {
-            if let (Some(dst), _) = step.slots()
-                && let Place::Register(old) = self.places[dst as usize]
-            {
-                self.places[dst as usize] = Place::Register(number(self.registers[old], &mut Vec::new()));
-            }
-        }
-        let mut free: Vec<usize> = Vec::new();
-        let mut body = vec![false; self.places.len()];
-        for (index, step) in self.body.iter().enumerate() {
-            let (dst, src) = step.slots();
-            if let Some(dst) = dst
-                && let Place::Register(old) = self.places[dst as usize]
-            {
-                self.places[dst as usize] = Place::Register(number(self.registers[old], &mut free));
-                body[dst as usize] = true;
-            }
-            // The result was placed first: it never shares a register with an operand.
-            for slot in src.into_iter().flatten() {
-                if let (true, Place::Register(n)) = (body[slot as usize] && last[slot as usize] == index, self.places[slot as usize])
-                    && !free.contains(&n)
-                {
-                    free.push(n);
-                }
-            }
-        }
-        self.registers = kept;
     }
 }

@@ -145,9 +145,9 @@ fn ln64(x: f64) -> f64 {
     let m = f64::from_bits(bits.wrapping_sub(biased.wrapping_sub(1023) << 52));
     let s = (m - 1.0) / (m + 1.0);
     let z = s * s;
-    let p = 0.195_840_206_297_496_99;
+    let p = 0.195_840_206_297_497;
     let p = p * z + 0.221_761_969_801_164_3;
-    let p = p * z + 0.285_721_089_802_908_27;
+    let p = p * z + 0.285_721_089_802_908_3;
     let p = p * z + 0.399_999_956_233_256_7;
     let p = p * z + 0.666_666_666_757_970_4;
     s * 2.0 + s * z * p + float64(biased, 1023.0) * c64::LN_2
@@ -217,14 +217,14 @@ fn sine(x: f32, quadrant: u64) -> f32 {
     let k = shifted - ROUND64;
     let r = x - k * HALF_PI_HIGH - k * HALF_PI_LOW;
     let z = r * r;
-    let s = 2.718_237_322_777_838_3e-6;
+    let s = 2.718_237_322_777_838e-6;
     let s = s * z - 0.000_198_393_271_421_505_62;
     let s = s * z + 0.008_333_329_362_300_987;
     let s = s * z - 0.166_666_666_414_267_45;
     let s = r + r * z * s;
-    let c = -2.720_954_946_241_821_8e-7;
+    let c = -2.720_954_946_241_822e-7;
     let c = c * z + 0.000_024_799_511_787_567_8;
-    let c = c * z - 0.001_388_888_372_272_888_9;
+    let c = c * z - 0.001_388_888_372_272_889;
     let c = c * z + 0.041_666_666_622_478_52;
     let c = 1.0 - 0.5 * z + z * z * c;
     let q = shifted.to_bits().wrapping_add(quadrant);

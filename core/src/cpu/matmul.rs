@@ -75,7 +75,7 @@ impl<T> fmt::Debug for MatmulKernel<T> {
 
 /// `extent` in `parts` even parts that are multiples of `grain`: the size of a part, and how many there are.
 fn part(extent: usize, parts: usize, grain: usize) -> (usize, usize) {
-    let size = extent.div_ceil(parts).next_multiple_of(grain).min(extent.max(1));
+    let size = extent.div_ceil(parts.max(1)).next_multiple_of(grain).min(extent).max(1);
     (size, extent.div_ceil(size))
 }
 
@@ -87,10 +87,11 @@ fn grid(m: usize, n: usize, k: usize, a_is_packed_fast: bool, b_is_packed_fast: 
     let mut best = ([(m, 1), (n, 1)], f64::INFINITY);
     for down in 1..=wanted {
         let rows = part(m, down, ROWS);
-        let cols = part(n, wanted.div_ceil(rows.1), COLUMNS);
+        let cols = part(n, wanted.div_ceil(rows.1.max(1)), COLUMNS);
         // Every row of blocks packs all of `b`, every column of blocks all of `a`. Measured: transposing costs thrice.
         let weight = |fast: bool| if fast { 1.0 } else { 3.0 };
-        let packed = (cols.1 * m * k) as f64 * weight(a_is_packed_fast) + (rows.1 * n * k) as f64 * weight(b_is_packed_fast);
+        let packed =
+            (cols.1 * m * k) as f64 * weight(a_is_packed_fast) + (rows.1 * n * k) as f64 * weight(b_is_packed_fast);
         // Too few blocks keep threads idle; a remainder keeps all but one idle.
         let blocks = rows.1 * cols.1;
         let missing = wanted.saturating_sub(blocks) as f64 / wanted as f64;
@@ -122,7 +123,9 @@ impl<T: Element> MatmulKernel<T> {
             batch.pop();
         }
         let side = |layout: &Layout| {
-            let [.., row, col] = layout.strides[..] else { return Side { items: Walk::new(&[], layout), row: 0, col: 0 } };
+            let [.., row, col] = layout.strides[..] else {
+                return Side { items: Walk::new(&[], layout), row: 0, col: 0 };
+            };
             Side { items: Walk::new(&batch, layout), row, col }
         };
         let items = product(&batch);
@@ -238,7 +241,24 @@ macro_rules! element {
                     }
                     let ((a_row, a_col), (b_row, b_col)) = (product.a, product.b);
                     gemm::gemm(
-                        m, n, k, c, 1, pitch, false, a, a_col, a_row, b, b_col, b_row, 0.0, 1.0, false, false, false,
+                        m,
+                        n,
+                        k,
+                        c,
+                        1,
+                        pitch,
+                        false,
+                        a,
+                        a_col,
+                        a_row,
+                        b,
+                        b_col,
+                        b_row,
+                        0.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
                         parallelism,
                     );
                 }

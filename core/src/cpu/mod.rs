@@ -1,6 +1,7 @@
 //! The CPU device: kernels compiled to loops over vector primitives, for the best instruction set of the machine.
 //! Knows neither the tape nor the pool; `compile` is its one entry.
 
+mod cost;
 mod cut;
 mod fold;
 mod group;
@@ -12,9 +13,11 @@ mod matmul;
 mod output;
 mod scatter;
 mod space;
+mod step;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tile;
 mod vector;
 
 use std::sync::Arc;

@@ -7,8 +7,8 @@ use super::CompileError;
 use super::cut::Area;
 use super::fold::{Folds, PIECE, folds};
 use super::isa::Isa;
-use super::lower::Write;
 use super::space::{Walk, product};
+use super::step::Write;
 use super::vector::{Call, Primitive};
 use crate::program::kernel::{Args, OutputKind};
 

@@ -176,7 +176,15 @@ impl Walk {
     ///
     /// # Safety
     /// As for [`Walk::gather`].
-    pub unsafe fn gather_rows<T: Copy>(&self, dst: *mut T, base: *const T, row: usize, col: usize, n: usize, pitch: usize) {
+    pub unsafe fn gather_rows<T: Copy>(
+        &self,
+        dst: *mut T,
+        base: *const T,
+        row: usize,
+        col: usize,
+        n: usize,
+        pitch: usize,
+    ) {
         let inner = self.dims[self.dims.len() - 1];
         let rows = (product(&self.dims) / inner - row).min(TRANSPOSED_ROWS);
         let start = |row: usize| self.offset(row * inner + col);
@@ -243,8 +251,7 @@ mod tests {
     fn a_walk_visits_every_element_from_any_start() {
         let dims = [3, 2, 5];
         let layout = Layout { offset: 100, strides: smallvec![1, -7, 20] };
-        let expected: Vec<isize> =
-            (0..30).map(|i| 100 + (i / 10) - 7 * (i / 5 % 2) + 20 * (i % 5)).collect();
+        let expected: Vec<isize> = (0..30).map(|i| 100 + (i / 10) - 7 * (i / 5 % 2) + 20 * (i % 5)).collect();
         let walk = Walk::new(&dims, &layout);
         for start in 0..30 {
             assert_eq!(walk.offset(start), expected[start]);

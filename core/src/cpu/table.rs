@@ -151,7 +151,9 @@ fn unary_f32(isa: Isa, op: Unary) -> Option<Primitive> {
     Some(match op {
         Unary::Neg => unary!(isa, f32 => f32, cheap: true, |x| -x),
         Unary::Abs => unary!(isa, f32 => f32, cheap: true, |x| x.abs()),
-        Unary::Sign => unary!(isa, f32 => f32, cheap: true, |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x + 0.0 }),
+        Unary::Sign => {
+            unary!(isa, f32 => f32, cheap: true, |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x + 0.0 })
+        }
         Unary::Floor => unary!(isa, f32 => f32, cheap: true, |x| x.floor()),
         Unary::Ceil => unary!(isa, f32 => f32, cheap: true, |x| x.ceil()),
         Unary::Round => unary!(isa, f32 => f32, cheap: true, |x| x.round()),
@@ -185,7 +187,9 @@ fn unary_f64(isa: Isa, op: Unary) -> Option<Primitive> {
     Some(match op {
         Unary::Neg => unary!(isa, f64 => f64, cheap: true, |x| -x),
         Unary::Abs => unary!(isa, f64 => f64, cheap: true, |x| x.abs()),
-        Unary::Sign => unary!(isa, f64 => f64, cheap: true, |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x + 0.0 }),
+        Unary::Sign => {
+            unary!(isa, f64 => f64, cheap: true, |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x + 0.0 })
+        }
         Unary::Floor => unary!(isa, f64 => f64, cheap: true, |x| x.floor()),
         Unary::Ceil => unary!(isa, f64 => f64, cheap: true, |x| x.ceil()),
         Unary::Round => unary!(isa, f64 => f64, cheap: true, |x| x.round()),

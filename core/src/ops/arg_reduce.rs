@@ -63,7 +63,7 @@ impl Tensor {
         });
         let axis = match checked {
             Ok(axis) => axis,
-            Err(problem) => return Tensor::mistake(Error::new(name, problem, site), ty),
+            Err(problem) => return Tensor::mistake_in(&[self], Error::new(name, problem, site), ty),
         };
         let last = if axis + 1 == self.ndim() { self.clone() } else { self.transpose(axis as isize, -1) };
         let shape = Shape::from(&last.shape()[..self.ndim() - 1]);

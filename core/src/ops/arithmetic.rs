@@ -93,15 +93,17 @@ fn where_(condition: bool, x: f32, y: f32) -> f32 {
 fn abs(x: f32) -> f32 {
     x.abs()
 }
-#[kernel]
-fn sign(x: f32) -> f32 {
-    if x > 0.0 {
-        1.0
-    } else if x < 0.0 {
-        -1.0
-    } else {
-        x
-    }
+/// Written as a template: −1 is no constant of unsigned integers, and Rust's `signum` is ±1 at 0.
+mod sign {
+    use tapeflow_ir::{Extent, Hole, Template, TemplateInput, TemplateRow, Unary};
+
+    pub static TEMPLATE: &Template = &Template {
+        name: "sign",
+        row: false,
+        inputs: &[TemplateInput { name: "x", ty: Hole::Kernel, extent: Extent::Lane }],
+        rows: &[TemplateRow::Input(0), TemplateRow::Unary(Unary::Sign, 0)],
+        outputs: &[1],
+    };
 }
 #[kernel]
 fn floor(x: f32) -> f32 {

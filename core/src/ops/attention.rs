@@ -35,7 +35,7 @@ pub fn causal_attention(q: impl AsRef<Tensor>, k: impl AsRef<Tensor>, v: impl As
         let shapes = vec![q.shape().clone(), k.shape().clone(), v.shape().clone()];
         let rule = "queries (…, T, D), keys (…, S, D) and values (…, S, E) with T at most S are needed".into();
         let problem = Problem::Shapes { shapes, rule };
-        return Tensor::mistake(Error::new("causal_attention", problem, Site::here()), q.ty().clone());
+        return Tensor::mistake_in(&[q, k, v], Error::new("causal_attention", problem, Site::here()), q.ty().clone());
     }
     let (t, s, d) = (q.shape()[q.ndim() - 2], k.shape()[k.ndim() - 2], q.shape()[q.ndim() - 1]);
     let device = q.ty().device;

@@ -105,7 +105,7 @@ impl Tensor {
             Ok((axis, ty)) => Tensor::record_at(Concat { axis }, &tensors, ty, site),
             Err(problem) => {
                 let ty = tensors.first().map_or_else(TensorType::scalar_f32, |t| t.ty().clone());
-                Tensor::mistake(Error::new("cat", problem, site), ty)
+                Tensor::mistake_in(&tensors, Error::new("cat", problem, site), ty)
             }
         }
     }

@@ -22,7 +22,7 @@ impl Tensor {
     pub fn dropout(&self, p: f64, generator: &Generator) -> Tensor {
         if !(0.0..1.0).contains(&p) {
             let problem = Problem::Argument(format!("the probability {p} must be at least 0 and below 1").into());
-            return Tensor::mistake(Error::new("dropout", problem, Site::here()), self.ty().clone());
+            return Tensor::mistake_in(&[self], Error::new("dropout", problem, Site::here()), self.ty().clone());
         }
         if p == 0.0 {
             return self.clone();

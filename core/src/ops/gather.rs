@@ -50,8 +50,8 @@ impl Gather {
     }
 }
 
-fn index_flow(input: usize, types: &[&TensorType]) -> Flow {
-    if input == 0 && types[0].dtype.is_float() { Flow::Carries } else { Flow::Stops }
+fn index_flow(input: usize) -> Flow {
+    if input == 0 { Flow::Carries } else { Flow::Stops }
 }
 
 impl Primitive for Gather {
@@ -59,8 +59,8 @@ impl Primitive for Gather {
         if self.along { "gather".into() } else { "index_select".into() }
     }
 
-    fn flow(&self, input: usize, types: &[&TensorType]) -> Flow {
-        index_flow(input, types)
+    fn flow(&self, input: usize, _: &[&TensorType]) -> Flow {
+        index_flow(input)
     }
 
     fn reads_memory(&self) -> bool {
@@ -95,8 +95,8 @@ impl Primitive for ScatterAdd {
         "scatter_add".into()
     }
 
-    fn flow(&self, input: usize, types: &[&TensorType]) -> Flow {
-        index_flow(input, types)
+    fn flow(&self, input: usize, _: &[&TensorType]) -> Flow {
+        index_flow(input)
     }
 
     fn reads_memory(&self) -> bool {
@@ -153,7 +153,7 @@ impl Tensor {
         })();
         match made {
             Ok((op, ty)) => Tensor::record_at(op, &[self, index], ty, site),
-            Err(problem) => Tensor::mistake(Error::new(name, problem, site), self.ty().clone()),
+            Err(problem) => Tensor::mistake_in(&[self, index], Error::new(name, problem, site), self.ty().clone()),
         }
     }
 
@@ -180,7 +180,7 @@ impl Tensor {
     pub fn embedding(&self, index: &Tensor) -> Tensor {
         if self.ndim() != 2 {
             let problem = Problem::Rank { shape: self.shape().clone(), wanted: 2 };
-            return Tensor::mistake(Error::new("embedding", problem, Site::here()), self.ty().clone());
+            return Tensor::mistake_in(&[self, index], Error::new("embedding", problem, Site::here()), self.ty().clone());
         }
         self.gathered("embedding", 0, index, false)
     }

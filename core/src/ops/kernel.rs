@@ -216,7 +216,11 @@ impl Primitive for KernelOp {
         }
         match &self.function {
             Function::Template(t) if converts(t.0, input) => Flow::Severed,
-            _ => Flow::Stops,
+            // A float result is only chosen by this input; another may yet be converted.
+            _ => match self.single(types.iter().map(|t| t.dtype)) {
+                Ok(f) if !f.values[f.outputs[0].0 as usize].1.dtype.is_float() => Flow::Carries,
+                _ => Flow::Stops,
+            },
         }
     }
 
@@ -279,7 +283,15 @@ fn converts(template: &Template, input: usize) -> bool {
         depends[i] = match *row {
             TemplateRow::Input(k) => usize::from(k) == input,
             TemplateRow::Unary(_, a) | TemplateRow::Reduce(_, a) => depends[usize::from(a)],
-            TemplateRow::Binary(_, a, b) => depends[usize::from(a)] || depends[usize::from(b)],
+            TemplateRow::Binary(_, a, b) | TemplateRow::Select(_, a, b) => depends[usize::from(a)] || depends[usize::from(b)],
+            TemplateRow::Call { template, args, .. } => {
+                let mut given = args.iter().enumerate().filter(|(_, a)| depends[usize::from(**a)]).map(|(k, _)| k).peekable();
+                let any = given.peek().is_some();
+                if given.any(|k| converts(template, k)) {
+                    return true;
+                }
+                any
+            }
             TemplateRow::Cast(a, to) => {
                 let float = match to {
                     Hole::Kernel => true,
@@ -346,7 +358,7 @@ pub fn map<const OUTPUTS: usize>(template: &'static Template, inputs: &[&Tensor]
             Ok(found) => found,
             Err(problem) => {
                 let ty = like.unwrap_or_else(TensorType::scalar_f32);
-                return Tensor::mistake(Error::new(template.name, problem.clone(), site), ty);
+                return Tensor::mistake_in(inputs, Error::new(template.name, problem.clone(), site), ty);
             }
         };
         let single = &instance.outputs[k];

@@ -42,7 +42,7 @@ impl Tensor {
             Ok(rows) => rows.mean(),
             Err(problem) => {
                 let ty = TensorType { shape: Shape::default(), ..self.ty().clone() };
-                Tensor::mistake(Error::new("cross_entropy", problem, site), ty)
+                Tensor::mistake_in(&[self, targets], Error::new("cross_entropy", problem, site), ty)
             }
         }
     }
@@ -80,7 +80,7 @@ impl Tensor {
             let shapes = vec![self.shape().clone(), target.shape().clone()];
             let problem = Problem::Shapes { shapes, rule: "prediction and target must have one shape".into() };
             let ty = TensorType { shape: Shape::default(), ..self.ty().clone() };
-            return Tensor::mistake(Error::new("mse_loss", problem, Site::here()), ty);
+            return Tensor::mistake_in(&[self, target], Error::new("mse_loss", problem, Site::here()), ty);
         }
         (self - target).square().mean()
     }

@@ -142,7 +142,7 @@ impl Tensor {
     #[track_caller]
     pub fn matmul(&self, other: &Tensor) -> Tensor {
         let site = Site::here();
-        let refused = |problem| Tensor::mistake(Error::new("matmul", problem, site), self.ty().clone());
+        let refused = |problem| Tensor::mistake_in(&[self, other], Error::new("matmul", problem, site), self.ty().clone());
         if self.dtype() != other.dtype() {
             return refused(Problem::DTypes { left: self.dtype(), right: other.dtype() });
         }

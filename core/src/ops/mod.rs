@@ -29,6 +29,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use crate::capture::Origin;
 use crate::compile::fuse::Lower;
 use crate::compile::world::Vjp;
 use crate::error::Problem;
@@ -51,9 +52,9 @@ pub(crate) trait Primitive {
     /// Its name in errors, dumps and profiles.
     fn name(&self) -> Cow<'static, str>;
 
-    /// Whether a cotangent reaches input `input`.
-    fn flow(&self, input: usize, types: &[&TensorType]) -> Flow {
-        if types[input].dtype.is_float() { Flow::Carries } else { Flow::Stops }
+    /// Whether a cotangent reaches input `input`. An integer carries none, but is followed to the conversion that made it.
+    fn flow(&self, _input: usize, _types: &[&TensorType]) -> Flow {
+        Flow::Carries
     }
 
     /// Contributes the cotangents of the inputs.
@@ -159,6 +160,15 @@ impl Op {
             Op::Scalar(s) => s.arguments(),
             Op::Random(r) => r.arguments(),
             _ => Arguments::new(),
+        }
+    }
+
+    /// Where the host's values come from when a captured program runs again.
+    pub fn origins(&self) -> SmallVec<[Origin; 2]> {
+        match self {
+            Op::Scalar(s) => s.origins(),
+            Op::Random(r) => r.origins(),
+            _ => SmallVec::new(),
         }
     }
 

@@ -117,7 +117,7 @@ impl Tensor {
                 let ty = TensorType { shape, ..self.ty().clone() };
                 Tensor::record_at(op, &[self], ty, site)
             }
-            Err(problem) => Tensor::mistake(Error::new(name, problem, site), self.ty().clone()),
+            Err(problem) => Tensor::mistake_in(&[self], Error::new(name, problem, site), self.ty().clone()),
         }
     }
 

@@ -72,7 +72,7 @@ impl Tensor {
         if widths.len() != self.ndim() {
             let rule = format!("one pair per axis is needed, not {}", widths.len()).into();
             let problem = Problem::Shapes { shapes: vec![self.shape().clone()], rule };
-            return Tensor::mistake(Error::new("pad", problem, site), self.ty().clone());
+            return Tensor::mistake_in(&[self], Error::new("pad", problem, site), self.ty().clone());
         }
         let mut parts: SmallVec<[(usize, usize); 6]> = smallvec![(0, 1); self.ndim()];
         let mut dims = self.shape().0.clone();

@@ -103,7 +103,7 @@ impl Tensor {
         let site = Site::here();
         match self.reduce_checked(op, axes, keepdim, site) {
             Ok(out) => out,
-            Err(problem) => Tensor::mistake(Error::new(name, problem, site), self.ty().clone()),
+            Err(problem) => Tensor::mistake_in(&[self], Error::new(name, problem, site), self.ty().clone()),
         }
     }
 
@@ -190,7 +190,7 @@ impl Tensor {
         let site = Site::here();
         if !self.dtype().is_float() {
             let problem = Problem::DType { found: self.dtype(), wanted: "f32 or f64".into() };
-            return Tensor::mistake(Error::new("mean", problem, site), self.ty().clone());
+            return Tensor::mistake_in(&[self], Error::new("mean", problem, site), self.ty().clone());
         }
         let total = self.reduce("mean", Reduce::Sum, axes, keepdim);
         let count = self.numel() as f64 / total.numel() as f64;
@@ -205,7 +205,7 @@ impl Tensor {
         let site = Site::here();
         let axes = match self.axes(axes) {
             Ok(axes) => axes,
-            Err(problem) => return Tensor::mistake(Error::new("var", problem, site), self.ty().clone()),
+            Err(problem) => return Tensor::mistake_in(&[self], Error::new("var", problem, site), self.ty().clone()),
         };
         let n: usize = axes.iter().map(|&a| self.shape()[a]).product();
         let centred = self - &self.mean_dim(&axes[..], true);

@@ -27,7 +27,7 @@ impl Tensor {
         match self.shape().axis(axis) {
             Ok(axis) if axis + 1 == self.ndim() => f(self),
             Ok(axis) => f(&self.transpose(axis as isize, -1)).transpose(axis as isize, -1),
-            Err(problem) => Tensor::mistake(Error::new(name, problem, Site::here()), self.ty().clone()),
+            Err(problem) => Tensor::mistake_in(&[self], Error::new(name, problem, Site::here()), self.ty().clone()),
         }
     }
 

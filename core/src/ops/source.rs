@@ -3,10 +3,14 @@
 
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use smallvec::{SmallVec, smallvec};
 use tapeflow_ir::{DType, Op as ScalarOp, ScalarFn};
 
 use super::{Arguments, Primitive};
+use crate::capture::{HostCell, Origin};
 use crate::compile::fuse::{Expr, ExprSource, Lower, identity_fn, lane};
 use crate::error::Problem;
 use crate::program::kernel::{Dims, Layout};
@@ -47,17 +51,36 @@ impl<T> Host<T> {
 
 /// A float given by the host: a learning rate, the 0.5 of `x * 0.5`. Shape `()`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Scalar(Host<f64>);
+pub(crate) struct Scalar(Host<Number>);
+
+/// A number that was given, or that is asked for at every run.
+#[derive(Clone, Debug)]
+enum Number {
+    Given(f64),
+    Cell(HostCell),
+}
 
 impl Scalar {
     pub fn new(value: f64) -> Scalar {
-        Scalar(Host::Value(value))
+        Scalar(Host::Value(Number::Given(value)))
+    }
+
+    pub fn cell(cell: &HostCell) -> Scalar {
+        Scalar(Host::Value(Number::Cell(cell.clone())))
     }
 
     pub fn arguments(&self) -> Arguments {
-        match self.0 {
-            Host::Value(v) => Arguments::from_slice(&[v.to_bits()]),
+        match &self.0 {
+            Host::Value(Number::Given(v)) => Arguments::from_slice(&[v.to_bits()]),
+            Host::Value(Number::Cell(cell)) => Arguments::from_slice(&[cell.get().to_bits()]),
             Host::Slot(_) => Arguments::new(),
+        }
+    }
+
+    pub fn origins(&self) -> SmallVec<[Origin; 2]> {
+        match &self.0 {
+            Host::Value(Number::Cell(cell)) => smallvec![Origin::Cell(cell.clone())],
+            _ => smallvec![Origin::Fixed],
         }
     }
 
@@ -149,16 +172,30 @@ impl Primitive for Iota {
 
 /// Uniform numbers in [0, 1), a function of (seed, counter) and the element's position. Each recording has a counter of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Random(Host<Stream>);
+pub(crate) struct Random(Host<Draw>);
+
+/// A stream, and the counter that the next one is taken from.
+#[derive(Clone, Debug)]
+struct Draw {
+    stream: Stream,
+    counter: Arc<AtomicU64>,
+}
 
 impl Random {
-    pub fn new(stream: Stream) -> Random {
-        Random(Host::Value(stream))
+    pub fn new(stream: Stream, counter: Arc<AtomicU64>) -> Random {
+        Random(Host::Value(Draw { stream, counter }))
+    }
+
+    pub fn origins(&self) -> SmallVec<[Origin; 2]> {
+        match &self.0 {
+            Host::Value(draw) => smallvec![Origin::Fixed, Origin::Counter(draw.counter.clone())],
+            Host::Slot(_) => SmallVec::new(),
+        }
     }
 
     pub fn arguments(&self) -> Arguments {
         match &self.0 {
-            Host::Value(s) => Arguments::from_slice(&[s.seed, s.counter]),
+            Host::Value(draw) => Arguments::from_slice(&[draw.stream.seed, draw.stream.counter]),
             Host::Slot(_) => Arguments::new(),
         }
     }

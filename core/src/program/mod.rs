@@ -94,8 +94,8 @@ impl Program {
 
     /// Bytes of new memory a run holds at its peak: the arena and the outputs that take over no input.
     pub fn peak_bytes(&self) -> usize {
-        let new = self.outputs.iter().filter(|o| matches!(o.place, Place::Output(_)));
-        self.arena_bytes + new.map(|o| o.bytes).sum::<usize>()
+        let new = self.outputs.iter().enumerate().filter(|(k, o)| o.place == Place::Output(*k as u32));
+        self.arena_bytes + new.map(|(_, o)| o.bytes).sum::<usize>()
     }
 
     /// Runs the program. `inputs` are read, and those that outputs take over are written.
@@ -108,9 +108,11 @@ impl Program {
             return graph.run(inputs, scalars);
         }
         let mut outputs = Vec::with_capacity(self.outputs.len());
-        for output in &self.outputs {
+        for (k, output) in self.outputs.iter().enumerate() {
             outputs.push(match output.place {
                 Place::Input(i) => inputs[i as usize].clone(),
+                // Two nodes that compute the same are one value.
+                Place::Output(first) if (first as usize) < k => Arc::clone(&outputs[first as usize]),
                 _ => Arc::new(Buffer::new(output.bytes, "a result").map_err(memory)?),
             });
         }

@@ -59,8 +59,8 @@ pub(crate) struct Flags {
     pub taken: bool,
     /// Its inputs were dropped when it was realised.
     pub released: bool,
-    /// It is in use (not on the free list).
-    pub alive: bool,
+    /// It was recorded under `no_grad`: no cotangent passes it.
+    pub cut: bool,
 }
 
 /// The columns.
@@ -85,7 +85,6 @@ pub(crate) struct Tape {
     mark: Vec<(u32, u32)>,
     epoch: u32,
     free: Vec<NodeId>,
-    pending: usize,
     /// How many buffers are lent to running programs: nodes whose flag `taken` is set.
     pub lent: usize,
 }
@@ -143,7 +142,7 @@ impl Tape {
             self.uses[i.index()] += 1;
         }
         let pending = !inputs.is_empty();
-        let flags = Flags { handle: true, grad, alive: true, ..Flags::default() };
+        let flags = Flags { handle: true, grad, ..Flags::default() };
         let id = match self.free.pop() {
             Some(id) => {
                 let i = id.index();
@@ -187,7 +186,6 @@ impl Tape {
             None => self.oldest = Some(id),
         }
         self.newest = Some(id);
-        self.pending += 1;
     }
 
     fn unlink(&mut self, id: NodeId) {
@@ -200,12 +198,6 @@ impl Tape {
             NodeId::NONE => self.newest = (older != NodeId::NONE).then_some(older),
             n => self.older[n.index()] = older,
         }
-        self.pending -= 1;
-    }
-
-    /// How many nodes have inputs, that is, wait to be computed or keep a graph for `backward`.
-    pub fn pending(&self) -> usize {
-        self.pending
     }
 
     /// How many nodes are alive.
@@ -259,6 +251,11 @@ impl Tape {
         for input in inputs {
             self.release(input);
         }
+    }
+
+    /// How many handles and nodes use `id`.
+    pub fn uses(&self, id: NodeId) -> u32 {
+        self.uses[id.index()]
     }
 
     /// Keeps `id` alive until `unpin`.

@@ -7,6 +7,7 @@ use tapeflow_ir::DType;
 use super::Tensor;
 use super::element::Element;
 use super::shape::Shape;
+use crate::capture::HostCell;
 use crate::device::Device;
 use crate::error::{Error, Problem};
 use crate::generator::default_generator;
@@ -89,6 +90,21 @@ impl Tensor {
             true => Tensor::record_at(Scalar::new(value), &[], ty, site),
             false => Tensor::record_at(Constant::new(value), &[], ty, site),
         }
+    }
+
+    /// A float of the host that is asked for when a program runs, not when this is called: what a captured step needs.
+    ///
+    /// # Errors
+    /// An integer dtype.
+    #[track_caller]
+    pub fn host_cell(cell: &HostCell, dtype: DType) -> Tensor {
+        let site = Site::here();
+        let ty = TensorType { dtype, shape: Shape::default(), device: Device::current() };
+        if !dtype.is_float() {
+            let problem = Problem::DType { found: dtype, wanted: "f32 or f64".into() };
+            return Tensor::mistake(Error::new("host number", problem, site), ty);
+        }
+        Tensor::record_at(Scalar::cell(cell), &[], ty, site)
     }
 
     #[track_caller]

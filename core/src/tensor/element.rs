@@ -14,6 +14,9 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'stat
     fn bytes(values: &[Self]) -> &[u8];
     /// From the bytes a tensor stores.
     fn from_bytes(bytes: &[u8]) -> Vec<Self>;
+    /// The first element of such bytes, of which there is at least one.
+    #[doc(hidden)]
+    fn first(bytes: &[u8]) -> Self;
 }
 
 macro_rules! elements {
@@ -27,11 +30,13 @@ macro_rules! elements {
             }
             fn from_bytes(bytes: &[u8]) -> Vec<$t> {
                 let (chunks, _) = bytes.as_chunks::<{ size_of::<$t>() }>();
-                chunks.iter().map(|c| elements!(@read $t, c)).collect()
+                chunks.iter().map(|c| <$t>::from_ne_bytes(*c)).collect()
+            }
+            fn first(bytes: &[u8]) -> $t {
+                bytes.first_chunk().map_or(<$t>::default(), |c| <$t>::from_ne_bytes(*c))
             }
         }
     )*};
-    (@read $t:ty, $c:ident) => { <$t>::from_ne_bytes(*$c) };
 }
 elements!(u8 = U8, i32 = I32, u32 = U32, i64 = I64, f32 = F32, f64 = F64);
 
@@ -44,5 +49,8 @@ impl Element for bool {
     }
     fn from_bytes(bytes: &[u8]) -> Vec<bool> {
         bytes.iter().map(|&b| b != 0).collect()
+    }
+    fn first(bytes: &[u8]) -> bool {
+        bytes.first().is_some_and(|&b| b != 0)
     }
 }

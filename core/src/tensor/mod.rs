@@ -32,6 +32,8 @@ struct Handle {
     grad: bool,
     /// The first mistake this value depends on, and when it was made.
     mistake: Option<Arc<Mistake>>,
+    /// Made for the runtime's own use beside the user's.
+    second: bool,
 }
 
 struct Mistake {
@@ -50,7 +52,12 @@ impl Drop for Mistake {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        tape::lock().drop_handle(self.node);
+        let mut tape = tape::lock();
+        if self.second {
+            tape.unpin(self.node);
+        } else {
+            tape.drop_handle(self.node);
+        }
     }
 }
 
@@ -90,8 +97,11 @@ impl Tensor {
         }
         let grad = inputs.iter().any(|t| t.0.grad) && grad_enabled() && !stops(&op, inputs);
         let ids: Inputs = inputs.iter().map(|t| t.0.node).collect();
-        let node = tape::lock().push(op, ids, ty.clone(), site, grad, None);
-        let made = Tensor(Arc::new(Handle { node, ty, grad, mistake: None }));
+        let mut tape = tape::lock();
+        let node = tape.push(op, ids, ty.clone(), site, grad, None);
+        tape.flags[node.index()].cut = !grad_enabled();
+        drop(tape);
+        let made = Tensor(Arc::new(Handle { node, ty, grad, mistake: None, second: false }));
         match eager() {
             true => made.realize().map_or_else(|error| Tensor::mistake(error, made.ty().clone()), |()| made.clone()),
             false => made,
@@ -109,13 +119,24 @@ impl Tensor {
     ) -> Tensor {
         let grad = grad && grad_enabled();
         let node = tape.push(op.into(), inputs, ty.clone(), site, grad, None);
-        Tensor(Arc::new(Handle { node, ty, grad, mistake: None }))
+        tape.flags[node.index()].cut = !grad_enabled();
+        Tensor(Arc::new(Handle { node, ty, grad, mistake: None, second: false }))
+    }
+
+    /// New handles of nodes that have some already.
+    pub(crate) fn rehandle(tape: &mut tape::Locked, nodes: &[NodeId]) -> Vec<Tensor> {
+        let mut make = |&node: &NodeId| {
+            tape.pin(node);
+            let (ty, grad) = (tape.ty[node.index()].clone(), tape.flags[node.index()].grad);
+            Tensor(Arc::new(Handle { node, ty, grad, mistake: None, second: true }))
+        };
+        nodes.iter().map(&mut make).collect()
     }
 
     /// A leaf with its contents.
     pub(crate) fn leaf(buffer: Arc<Buffer>, ty: TensorType, grad: bool, site: Site) -> Tensor {
         let node = tape::lock().push(Op::Leaf, Inputs::new(), ty.clone(), site, grad, Some(buffer));
-        Tensor(Arc::new(Handle { node, ty, grad, mistake: None }))
+        Tensor(Arc::new(Handle { node, ty, grad, mistake: None, second: false }))
     }
 
     /// A value that is wrong, of the type it was probably meant to have.
@@ -130,13 +151,22 @@ impl Tensor {
         Tensor::mistaken(mistake, ty, site)
     }
 
+    /// As [`Tensor::mistake`], in an operation on `inputs`: what is wrong may follow from a mistake in one of them, which was
+    /// first.
+    pub(crate) fn mistake_in(inputs: &[&Tensor], error: Error, ty: TensorType) -> Tensor {
+        match inputs.iter().filter_map(|t| t.0.mistake.as_ref()).min_by_key(|m| m.order) {
+            Some(first) => Tensor::mistaken(first.clone(), ty, error.site()),
+            None => Tensor::mistake(error, ty),
+        }
+    }
+
     fn mistaken(mistake: Arc<Mistake>, mut ty: TensorType, site: Site) -> Tensor {
         // Never zero-sized and never huge: what is computed from the shape must not fail in its own way.
         if ty.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).is_none_or(|n| n == 0 || n > 1 << 40) {
             ty.shape = Shape(ty.shape.iter().map(|_| 1).collect());
         }
         let node = tape::lock().push(Op::Leaf, Inputs::new(), ty.clone(), site, false, None);
-        Tensor(Arc::new(Handle { node, ty, grad: false, mistake: Some(mistake) }))
+        Tensor(Arc::new(Handle { node, ty, grad: false, mistake: Some(mistake), second: false }))
     }
 
     /// The first mistake this value depends on.
@@ -201,6 +231,8 @@ impl Tensor {
     pub fn dims<const N: usize>(&self) -> [usize; N] {
         match <[usize; N]>::try_from(&self.shape()[..]) {
             Ok(dims) => dims,
+            // The rank of a mistaken value follows from its mistake, which comes out by itself.
+            Err(_) if self.0.mistake.is_some() => [1; N],
             Err(_) => {
                 let problem = Problem::Rank { shape: self.shape().clone(), wanted: N };
                 crate::autodiff::report(Error::new("dims", problem, Site::here()));

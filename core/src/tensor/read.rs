@@ -21,7 +21,7 @@ impl Tensor {
     /// The first mistake made on the way to this value, with its place; failures of the run (an index out of range, memory).
     #[track_caller]
     pub fn realize(&self) -> Result<()> {
-        realize(&[self], &[])
+        realize(&[self], &[]).map(drop)
     }
 
     /// Computes several values as one program.
@@ -29,7 +29,7 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::realize`].
     pub fn realize_all(tensors: &[&Tensor]) -> Result<()> {
-        realize(tensors, &[])
+        realize(tensors, &[]).map(drop)
     }
 
     /// Whether the value has been computed.

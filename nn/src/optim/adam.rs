@@ -1,6 +1,9 @@
 //! Adam (Kingma & Ba 2015, arXiv:1412.6980) and AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), as PyTorch computes
 //! them: bias corrections on the host, ε outside the root.
 
+// The kernel's arguments are the rule's quantities, each by its name.
+#![allow(clippy::too_many_arguments)]
+
 use smallvec::smallvec;
 use tapeflow_core::Gradients;
 use tapeflow_macros::kernel;
@@ -15,7 +18,6 @@ use crate::module::Module;
 /// `g' = g + decay · p`; `m' = m + (g' − m)(1 − β₁)`; `v' = β₂ v + (1 − β₂) g'²`;
 /// `p' = keep · p − rate · m' / (√v' / root + ε)` with `rate = η / (1 − β₁ᵗ)` and `root = √(1 − β₂ᵗ)`.
 #[kernel]
-#[allow(clippy::too_many_arguments)]
 fn adam(
     p: f32,
     g: f32,
@@ -82,7 +84,7 @@ macro_rules! adams {
                 let (betas, eps) = (self.betas, self.eps);
                 self.roster.step(
                     gradients,
-                    |settings| scalars(settings, betas, eps, $decoupled),
+                    move |settings| scalars(settings, betas, eps, $decoupled),
                     |Present { parameter, gradient, state, scalars: [a, b, c, d, e, f, g, h] }| {
                         let (p, m, v) = adam::map(parameter, gradient, &state[0], &state[1], a, b, c, d, e, f, g, h);
                         (p, smallvec![m, v])

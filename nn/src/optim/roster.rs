@@ -2,8 +2,13 @@
 //!
 //! Knows no update rule.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use smallvec::SmallVec;
-use tapeflow_core::{DType, Gradients, Parameter, Slot, Tensor, commit, no_grad};
+use tapeflow_core::{
+    DType, Gradients, HostCell, Parameter, Replay, Slot, Tensor, commit, is_capturing, no_grad, on_replay,
+};
 
 use crate::error::{Error, Result};
 use crate::module::{Buffer, Module, ModuleExt, Pattern};
@@ -38,6 +43,20 @@ pub(super) struct Settings {
     pub step: u64,
 }
 
+/// Steps taken, shared with the hooks of captured steps.
+#[derive(Clone, Debug, Default)]
+struct Counter(Arc<AtomicU64>);
+
+impl Counter {
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    fn advance(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
 /// The tensors of state of one parameter, in the order of their names.
 pub(super) type State<T> = SmallVec<[T; 2]>;
 
@@ -47,7 +66,7 @@ struct Member {
     path: String,
     parameter: Parameter,
     group: Group,
-    steps: u64,
+    steps: Counter,
     /// Made at its first update.
     state: Option<State<Buffer>>,
 }
@@ -66,9 +85,9 @@ pub(super) struct Roster {
     members: Vec<Member>,
     /// The names of the tensors of state each parameter has.
     pub names: &'static [&'static str],
-    pub learning_rate: f64,
+    pub learning_rate: HostCell,
     pub weight_decay: f64,
-    steps: u64,
+    steps: Counter,
     /// A mistake made while it was being set up; it comes out at the first step.
     mistake: Option<Error>,
 }
@@ -81,9 +100,10 @@ impl Roster {
         weight_decay: f64,
     ) -> Self {
         module.stamp_paths();
-        let member = |(path, parameter)| Member { path, parameter, group: Group::default(), steps: 0, state: None };
+        let member = |(path, parameter)| Member { path, parameter, group: Group::default(), steps: Counter::default(), state: None };
         let members = module.named_parameters().into_iter().map(member).collect();
-        Roster { members, names, learning_rate, weight_decay, steps: 0, mistake: None }
+        let learning_rate = HostCell::new(learning_rate);
+        Roster { members, names, learning_rate, weight_decay, steps: Counter::default(), mistake: None }
     }
 
     /// Changes the settings of the parameters whose path matches.
@@ -108,12 +128,12 @@ impl Roster {
     }
 
     pub fn steps(&self) -> u64 {
-        self.steps
+        self.steps.get()
     }
 
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let named = |member: &Member| -> Vec<(String, Tensor)> {
-            let Some(state) = member.state.as_ref().filter(|_| member.steps > 0) else { return Vec::new() };
+            let Some(state) = member.state.as_ref().filter(|_| member.steps.get() > 0) else { return Vec::new() };
             self.names.iter().zip(state).map(|(name, b)| (format!("{}.{name}", member.path), b.tensor())).collect()
         };
         self.members.iter().flat_map(named).collect()
@@ -127,7 +147,7 @@ impl Roster {
     pub fn step<const S: usize>(
         &mut self,
         gradients: Gradients,
-        scalars: impl Fn(&Settings) -> [f64; S],
+        scalars: impl Fn(&Settings) -> [f64; S] + Clone + Send + 'static,
         rule: impl Fn(Present<'_, S>) -> (Tensor, State<Tensor>),
     ) -> Result<()> {
         if let Some(mistake) = self.mistake.take() {
@@ -140,16 +160,21 @@ impl Roster {
             let Some(gradient) = gradients.get(&member.parameter) else { continue };
             let parameter = member.parameter.tensor();
             let dtype = parameter.dtype();
-            let settings = Settings {
-                learning_rate: self.learning_rate * member.group.learning_rate_scale.unwrap_or(1.0),
+            let source = SettingsSource {
+                learning_rate: self.learning_rate.clone(),
+                scale: member.group.learning_rate_scale.unwrap_or(1.0),
                 weight_decay: member.group.weight_decay.unwrap_or(self.weight_decay),
-                step: member.steps + 1,
+                steps: member.steps.clone(),
             };
-            let alike = (member.group, settings.step, dtype);
+            let alike = (member.group, member.steps.get(), dtype);
             let place = match shared.iter().position(|(other, _)| *other == alike) {
                 Some(place) => place,
                 None => {
-                    let values = scalars(&settings).map(|value| Tensor::host(value, dtype));
+                    let values = scalars(&source.now());
+                    let values = match is_capturing() {
+                        false => values.map(|value| Tensor::host(value, dtype)),
+                        true => cells_of(values, source, scalars.clone()).map(|cell| Tensor::host_cell(&cell, dtype)),
+                    };
                     shared.push((alike, values));
                     shared.len() - 1
                 }
@@ -170,10 +195,49 @@ impl Roster {
         drop((gradients, shared));
         commit(&updates)?;
         drop(updates);
-        updated.into_iter().for_each(|index| self.members[index].steps += 1);
-        self.steps += 1;
+        let mut counters = vec![self.steps.clone()];
+        counters.extend(updated.into_iter().map(|index| self.members[index].steps.clone()));
+        counters.iter().for_each(Counter::advance);
+        if is_capturing() {
+            on_replay(move |when| {
+                if when == Replay::Done {
+                    counters.iter().for_each(Counter::advance);
+                }
+            });
+        }
         Ok(())
     }
+}
+
+/// What the settings of a group are made of, wherever its numbers stand at the time.
+struct SettingsSource {
+    learning_rate: HostCell,
+    scale: f64,
+    weight_decay: f64,
+    steps: Counter,
+}
+
+impl SettingsSource {
+    fn now(&self) -> Settings {
+        let learning_rate = self.learning_rate.get() * self.scale;
+        Settings { learning_rate, weight_decay: self.weight_decay, step: self.steps.get() + 1 }
+    }
+}
+
+/// A rule's numbers as cells, which every replay of the step being captured sets to what they are then.
+fn cells_of<const S: usize>(
+    values: [f64; S],
+    source: SettingsSource,
+    scalars: impl Fn(&Settings) -> [f64; S] + Send + 'static,
+) -> [HostCell; S] {
+    let cells = values.map(HostCell::new);
+    let kept = cells.clone();
+    on_replay(move |when| {
+        if when == Replay::Before {
+            kept.iter().zip(scalars(&source.now())).for_each(|(cell, value)| cell.set(value));
+        }
+    });
+    cells
 }
 
 /// Zeros in memory of their own: what every later step finds there too, so that the first step's program is theirs.
@@ -189,8 +253,8 @@ macro_rules! shared_methods {
     ($optimizer:ident) => {
         impl $optimizer {
             /// With this learning rate.
-            pub fn learning_rate(mut self, learning_rate: f64) -> Self {
-                self.roster.learning_rate = learning_rate;
+            pub fn learning_rate(self, learning_rate: f64) -> Self {
+                self.roster.learning_rate.set(learning_rate);
                 self
             }
 
@@ -229,11 +293,11 @@ macro_rules! shared_methods {
             }
 
             fn learning_rate(&self) -> f64 {
-                self.roster.learning_rate
+                self.roster.learning_rate.get()
             }
 
             fn set_learning_rate(&mut self, learning_rate: f64) {
-                self.roster.learning_rate = learning_rate;
+                self.roster.learning_rate.set(learning_rate);
             }
 
             fn state(&self) -> Vec<(String, tapeflow_core::Tensor)> {

@@ -84,7 +84,7 @@ impl Sgd {
         let (mu, dampening, with_nesterov) = (self.momentum, self.dampening, self.nesterov);
         self.roster.step(
             gradients,
-            |s| [s.weight_decay, mu, if s.step == 1 { 1.0 } else { 1.0 - dampening }, s.learning_rate],
+            move |s| [s.weight_decay, mu, if s.step == 1 { 1.0 } else { 1.0 - dampening }, s.learning_rate],
             |Present { parameter: p, gradient: g, state, scalars: [decay, m, share, rate] }| {
                 let Some(b) = state.first() else {
                     return (plain::map(p, g, decay, rate), smallvec![]);

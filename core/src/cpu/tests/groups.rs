@@ -40,8 +40,26 @@ fn normalise() -> ScalarFn {
 fn rows_of_every_length() {
     let mut rng = Rng(7);
     for (rows, length) in [
-        (3, 0), (0, 5), (1, 1), (7, 1), (5, 2), (9, 15), (300, 16), (70, 17), (129, 24), (33, 64), (10, 65), (65, 100),
-        (5, 1000), (4, 1023), (3, 1024), (3, 1025), (2, 4096), (2, 4097), (1, 40_000), (66, 513),
+        (3, 0),
+        (0, 5),
+        (1, 1),
+        (7, 1),
+        (5, 2),
+        (9, 15),
+        (300, 16),
+        (70, 17),
+        (129, 24),
+        (33, 64),
+        (10, 65),
+        (65, 100),
+        (5, 1000),
+        (4, 1023),
+        (3, 1024),
+        (3, 1025),
+        (2, 4096),
+        (2, 4097),
+        (1, 40_000),
+        (66, 513),
     ] {
         let weight = Layout { offset: 0, strides: smallvec![0, 1] };
         let by_row = Layout { offset: 0, strides: smallvec![1, 0] };
@@ -49,10 +67,7 @@ fn rows_of_every_length() {
         let group = Group {
             function: normalise(),
             inputs: vec![operand(0, contiguous(&space)), operand(1, weight)],
-            outputs: vec![
-                output(2, OutputKind::Store(contiguous(&space))),
-                output(3, OutputKind::Store(by_row)),
-            ],
+            outputs: vec![output(2, OutputKind::Store(contiguous(&space))), output(3, OutputKind::Store(by_row))],
             space,
         };
         let buffers = [
@@ -95,8 +110,19 @@ fn a_row_kernel_with_a_column_sum() {
 fn sums_of_any_length() {
     let mut rng = Rng(9);
     for (kept, n) in [
-        (1, 0), (3, 0), (1, 1), (5, 15), (4, 4096), (3, 4097), (1, 65_536), (2, 70_001), (1, 300_000), (3, 131_072),
-        (1, 4096 * 4096 / 64 + 5), (1000, 3), (17, 1000),
+        (1, 0),
+        (3, 0),
+        (1, 1),
+        (5, 15),
+        (4, 4096),
+        (3, 4097),
+        (1, 65_536),
+        (2, 70_001),
+        (1, 300_000),
+        (3, 131_072),
+        (1, 4096 * 4096 / 64 + 5),
+        (1000, 3),
+        (17, 1000),
     ] {
         for op in [Reduce::Sum, Reduce::Max] {
             let space = smallvec![kept, n];
@@ -270,6 +296,48 @@ fn constants_fill() {
             let mut buffers = [Buffer::new(DType::F64, n)];
             run(&*compile(Kernel::Group(group.clone()), isa), &mut buffers, &[]).unwrap();
             assert_eq!(buffers[0].column(0..n), Column::Float(vec![2.5; n]));
+        }
+    }
+}
+
+/// Transposed operands, read by blocks of rows: whole blocks, remainders, several of them, chunks that begin anywhere.
+#[test]
+fn transposed_operands() {
+    let mut rng = Rng(14);
+    for (batch, rows, cols) in
+        [(1, 16, 128), (1, 40, 300), (3, 17, 129), (2, 100, 1000), (1, 300, 4200), (1, 20, 20_000)]
+    {
+        for dtype in [DType::F32, DType::F64, DType::U8] {
+            let mut b = Builder::new();
+            let (x, y, z) = (b.input(Type::lane(dtype)), b.input(Type::lane(dtype)), b.input(Type::lane(dtype)));
+            let sum = b.binary(Binary::Add, x, y);
+            let sum = b.binary(Binary::Add, sum, z);
+            let item = (rows * cols) as isize;
+            let transposed = |offset| Layout { offset, strides: smallvec![item, 1, rows as isize] };
+            let space = smallvec![batch, rows, cols];
+            let n = batch * rows * cols;
+            let group = Group {
+                function: b.finish(&[sum, sum, sum]),
+                inputs: vec![operand(0, transposed(0)), operand(0, transposed(2)), operand(1, contiguous(&space))],
+                outputs: vec![
+                    output(2, OutputKind::Store(contiguous(&space))),
+                    output(3, OutputKind::Store(transposed(1))),
+                    output(4, OutputKind::ReduceLeading(Reduce::Sum, 2)),
+                ],
+                space,
+            };
+            let buffers = [
+                Buffer::random(&mut rng, dtype, n + 2, false),
+                Buffer::random(&mut rng, dtype, n, false),
+                Buffer::new(dtype, n),
+                Buffer::new(dtype, n + 1),
+                Buffer::new(dtype, cols),
+            ];
+            check(&group, &buffers, &[]);
+            let mut group = group;
+            group.function.outputs.truncate(2);
+            group.outputs.truncate(2);
+            check(&group, &buffers, &[]);
         }
     }
 }

@@ -6,8 +6,15 @@ use super::{Buffer, Rng, compile, isas, run};
 use crate::program::kernel::{ArgReduce, CheckIndex, Gather, Kernel, RunError, ScatterAdd};
 
 const SHAPES: [(usize, usize, usize, usize); 9] = [
-    (1, 65, 64, 768), (1, 5, 1, 3), (3, 7, 4, 10), (2, 3, 1, 0), (100, 10, 1, 1), (1, 1000, 17, 300), (2, 4, 5, 9000),
-    (1, 3, 20_000, 1), (4, 6, 0, 5),
+    (1, 65, 64, 768),
+    (1, 5, 1, 3),
+    (3, 7, 4, 10),
+    (2, 3, 1, 0),
+    (100, 10, 1, 1),
+    (1, 1000, 17, 300),
+    (2, 4, 5, 9000),
+    (1, 3, 20_000, 1),
+    (4, 6, 0, 5),
 ];
 
 fn indices(rng: &mut Rng, dtype: DType, extent: usize, n: usize) -> (Buffer, Vec<usize>) {
@@ -81,7 +88,13 @@ fn out_of_range_is_an_error() {
         }
         for along in [false, true] {
             let gather = Gather {
-                dtype: DType::F32, index_dtype: DType::I64, outer: 1, extent, inner: if along { 1 } else { 2 }, picks: 2, along,
+                dtype: DType::F32,
+                index_dtype: DType::I64,
+                outer: 1,
+                extent,
+                inner: if along { 1 } else { 2 },
+                picks: 2,
+                along,
             };
             let mut buffers = [data.clone(), list.clone(), out.clone()];
             let kernel = compile(Kernel::Gather(gather.clone()), isa);

@@ -9,7 +9,7 @@ mod random_groups;
 
 use std::sync::Arc;
 
-use tapeflow_ir::{Binary, Column, Const, DType, Extent, Precision, Reduce, reduce};
+use tapeflow_ir::{Binary, Column, DType, Extent, Precision, Reduce, reduce};
 
 use super::isa::Isa;
 use crate::program::kernel::{Args, Executable, Group, Kernel, Layout, OutputKind, RunError, Source};
@@ -62,7 +62,8 @@ struct Block([u8; 64]);
 impl Buffer {
     /// Filled with a pattern that no test expects.
     pub fn new(dtype: DType, len: usize) -> Buffer {
-        let blocks = vec![Block([if dtype == DType::Bool { 1 } else { 0xA5 }; 64]); (len * dtype.size()).div_ceil(64) + 1];
+        let blocks =
+            vec![Block([if dtype == DType::Bool { 1 } else { 0xA5 }; 64]); (len * dtype.size()).div_ceil(64) + 1];
         Buffer { blocks, dtype, len }
     }
 
@@ -221,8 +222,8 @@ pub fn reference(group: &Group, buffers: &mut [Buffer], scalars: &[u64]) {
         let out = &mut buffers[output.operand];
         match &output.kind {
             OutputKind::Store(layout) if once && layout.strides.last() == Some(&0) => {
-                for row in 0..rows {
-                    out.set(place(layout, outer, row), &all[index][row], 0);
+                for (row, column) in all[index].iter().enumerate() {
+                    out.set(place(layout, outer, row), column, 0);
                 }
             }
             OutputKind::Store(layout) => {
@@ -255,7 +256,6 @@ pub fn reference(group: &Group, buffers: &mut [Buffer], scalars: &[u64]) {
 fn folded<'a>(op: Reduce, dtype: DType, n: usize, leading: bool, get: &dyn Fn(usize) -> (&'a Column, usize)) -> Column {
     let float = |i: usize| get(i).0.as_floats().expect("a float column")[get(i).1];
     let int = |i: usize| get(i).0.as_ints().expect("an integer column")[get(i).1];
-    let constant = |value: f64| Const::float(dtype, value);
     match (op, dtype) {
         (Reduce::Sum, DType::F32) if leading => {
             Column::Float(vec![reduce::sum_leading_f32(n, |i| float(i) as f32) as f64])
@@ -269,7 +269,6 @@ fn folded<'a>(op: Reduce, dtype: DType, n: usize, leading: bool, get: &dyn Fn(us
                 Reduce::Max => (Binary::Max, f64::NEG_INFINITY),
                 _ => (Binary::Min, f64::INFINITY),
             };
-            let _ = constant;
             Column::Float(vec![(0..n).map(float).fold(first, |a, b| extreme(op, a, b))])
         }
         (_, dtype) => {

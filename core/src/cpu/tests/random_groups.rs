@@ -85,11 +85,25 @@ impl Function<'_> {
                 let op = match dtype {
                     DType::Bool => self.rng.pick(&[Binary::And, Binary::Or, Binary::Xor]),
                     DType::F32 | DType::F64 => self.rng.pick(&[
-                        Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Min, Binary::Max, Binary::Rem,
+                        Binary::Add,
+                        Binary::Sub,
+                        Binary::Mul,
+                        Binary::Div,
+                        Binary::Min,
+                        Binary::Max,
+                        Binary::Rem,
                     ]),
                     _ => self.rng.pick(&[
-                        Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Min, Binary::Max, Binary::Rem,
-                        Binary::And, Binary::Or, Binary::Xor,
+                        Binary::Add,
+                        Binary::Sub,
+                        Binary::Mul,
+                        Binary::Div,
+                        Binary::Min,
+                        Binary::Max,
+                        Binary::Rem,
+                        Binary::And,
+                        Binary::Or,
+                        Binary::Xor,
                     ]),
                 };
                 self.b.binary(op, a, other)
@@ -98,7 +112,13 @@ impl Function<'_> {
                 let op = match dtype {
                     DType::Bool => Unary::Not,
                     DType::F32 | DType::F64 => self.rng.pick(&[
-                        Unary::Neg, Unary::Abs, Unary::Sign, Unary::Floor, Unary::Ceil, Unary::Round, Unary::Trunc,
+                        Unary::Neg,
+                        Unary::Abs,
+                        Unary::Sign,
+                        Unary::Floor,
+                        Unary::Ceil,
+                        Unary::Round,
+                        Unary::Trunc,
                         Unary::Sqrt,
                     ]),
                     _ => self.rng.pick(&[Unary::Neg, Unary::Abs, Unary::Sign, Unary::Not]),
@@ -106,9 +126,7 @@ impl Function<'_> {
                 self.b.unary(op, a)
             }
             6 => {
-                let op = self.rng.pick(&[
-                    Compare::Eq, Compare::Ne, Compare::Lt, Compare::Le, Compare::Gt, Compare::Ge,
-                ]);
+                let op = self.rng.pick(&[Compare::Eq, Compare::Ne, Compare::Lt, Compare::Le, Compare::Gt, Compare::Ge]);
                 self.b.compare(op, a, other)
             }
             7 => match self.of(DType::Bool) {
@@ -123,7 +141,9 @@ impl Function<'_> {
                 let to = self.rng.pick(&DType::ALL);
                 self.b.cast(a, to)
             }
-            10 | 11 if row && dtype != DType::Bool && ty.extent == Extent::Lane && self.b.ty(a).extent == Extent::Lane => {
+            10 | 11
+                if row && dtype != DType::Bool && ty.extent == Extent::Lane && self.b.ty(a).extent == Extent::Lane =>
+            {
                 let op = self.rng.pick(&[Reduce::Sum, Reduce::Max, Reduce::Min]);
                 self.b.reduce(op, a)
             }
@@ -149,7 +169,17 @@ fn one(seed: u64) {
     let mut values = Vec::new();
     for _ in 0..1 + rng.below(4) {
         let by_row = row && rng.below(4) == 0;
-        let mut dtype = rng.pick(&[DType::F32, DType::F32, DType::F32, DType::F64, DType::I64, DType::I32, DType::U8, DType::Bool, DType::U32]);
+        let mut dtype = rng.pick(&[
+            DType::F32,
+            DType::F32,
+            DType::F32,
+            DType::F64,
+            DType::I64,
+            DType::I32,
+            DType::U8,
+            DType::Bool,
+            DType::U32,
+        ]);
         let (layout, len) = layout(&mut rng, &space, true, by_row);
         match rng.below(8) {
             0 => {

@@ -1,0 +1,40 @@
+//! Trains a character-level GPT, or samples from one that was trained.
+//!
+//! `cargo run --release --example gpt` needs nothing else: it has a text of its own, and leaves a checkpoint, the metrics of
+//! every step and a chart of the losses in `runs/gpt`. `--help` lists what can be changed.
+
+mod checkpoint;
+mod corpus;
+mod evaluate;
+mod failure;
+mod options;
+mod recipe;
+mod run_folder;
+mod sample;
+mod text;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tapeflow::set_threads;
+
+use failure::Failure;
+use options::Options;
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(options: &Options) -> Result<(), Failure> {
+    if let Some(threads) = options.threads {
+        set_threads(threads).map_err(|e| Failure::Run(format!("{threads} threads could not be started: {e}")))?;
+    }
+    options.device.scope(|| match &options.load {
+        Some(folder) => sample::from_checkpoint(folder, options),
+        None => train::train(options),
+    })
+}

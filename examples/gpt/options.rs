@@ -1,0 +1,232 @@
+//! The command line.
+//!
+//! Owns the flags, their help and what each value alone must be; what they mean together stands in `recipe`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser};
+use serde::Deserialize;
+use tapeflow::Device;
+
+/// Trains a character-level GPT on a text and samples from it, or samples from one that was trained.
+///
+/// Without flags it trains for about two minutes on two cores, on a text of its own, and leaves in runs/gpt a checkpoint
+/// (model.safetensors, config.json, tokenizer.json), metrics.jsonl and loss.svg.
+#[derive(Debug, Parser)]
+#[command(name = "gpt", after_long_help = PRESETS)]
+pub struct Options {
+    /// Text to train on, UTF-8; the last tenth is for validation [default: tales of a village, 400 KB, built in]
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+
+    /// Sizes and training recipe: tiny, cpu, baby, gpt2 or FILE.toml [default: the sizes of cpu, trained for longer]
+    ///
+    /// A TOML file holds any of the hyperparameters below, named with underscores (`n_layer = 4`), and perhaps
+    /// `base = "baby"`, from which the rest is taken (default: cpu). Flags override it.
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub config: Option<String>,
+
+    #[command(flatten)]
+    pub changes: Changes,
+
+    /// Seed of the initial weights, the batches, dropout and samples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Threads to compute with, this one included; results do not depend on it [default: all cores]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub threads: Option<usize>,
+
+    /// Device to compute on: cpu, or reference (slow, for comparison)
+    #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = Device::from_str)]
+    pub device: Device,
+
+    /// Folder for what a run leaves; if it exists, the next free of DIR-2, DIR-3, …
+    #[arg(long, value_name = "DIR", default_value = "runs/gpt")]
+    pub out: PathBuf,
+
+    /// Validation: N random batches (the same ones each time), or full: 20 batches during training, and at the end the whole
+    /// validation split in consecutive blocks
+    #[arg(long, value_name = "full|N", default_value = "20")]
+    pub eval: Eval,
+
+    /// Steps between evaluations [default: 250, at most a tenth of the steps]
+    #[arg(long, value_name = "STEPS", value_parser = count)]
+    pub eval_interval: Option<usize>,
+
+    /// Sample from this run's folder, or its checkpoint folder, instead of training
+    #[arg(long, value_name = "DIR", requires = "generate", conflicts_with_all = ["data", "config", "Changes"])]
+    pub load: Option<PathBuf>,
+
+    /// Text to continue, with --load
+    #[arg(long, value_name = "PROMPT", requires = "load")]
+    pub generate: Option<String>,
+
+    /// Samples: 1 draws as the model predicts, less prefers the likely, 0 always takes the likeliest
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
+    pub temperature: f64,
+
+    /// Samples: draw among the K likeliest tokens only [default: all]
+    #[arg(long, value_name = "K", value_parser = count)]
+    pub top_k: Option<usize>,
+
+    /// Samples: how many tokens (the one before training is shorter)
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = count)]
+    pub tokens: usize,
+}
+
+/// Hyperparameters that differ from the preset's: as flags, and as the contents of a configuration file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[command(next_help_heading = "Hyperparameters [default: by --config, see the table of --help]")]
+pub struct Changes {
+    /// Preset from which a configuration file takes what it does not say.
+    #[arg(skip)]
+    pub base: Option<String>,
+    /// Training steps, one batch each
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub steps: Option<usize>,
+    /// Blocks in a batch
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub batch_size: Option<usize>,
+    /// Longest context, in tokens
+    #[arg(long, value_name = "TOKENS", value_parser = count)]
+    pub block_size: Option<usize>,
+    /// Transformer blocks
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub n_layer: Option<usize>,
+    /// Attention heads of a block; they share the width evenly
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub n_head: Option<usize>,
+    /// Width: values per token between blocks
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub n_embd: Option<usize>,
+    /// Share of activations dropped in training, 0 ≤ p < 1
+    #[arg(long, value_name = "P", value_parser = number)]
+    pub dropout: Option<f64>,
+    /// Whether linear maps and norms have biases
+    #[arg(long, value_name = "true|false")]
+    pub bias: Option<bool>,
+    /// Highest learning rate, reached after the warm-up
+    #[arg(long, value_name = "RATE", value_parser = number)]
+    pub learning_rate: Option<f64>,
+    /// Learning rate at the end of the cosine [default: a tenth of the highest]
+    #[arg(long, value_name = "RATE", value_parser = number)]
+    pub min_lr: Option<f64>,
+    /// Steps over which the learning rate rises [default: by --config, at most a tenth of the steps]
+    #[arg(long, value_name = "STEPS", value_parser = whole)]
+    pub warmup_steps: Option<usize>,
+    /// Weight decay of AdamW, on matrices only
+    #[arg(long, value_name = "RATE", value_parser = number)]
+    pub weight_decay: Option<f64>,
+    /// Decay rate of AdamW's average of gradients, 0 ≤ β < 1
+    #[arg(long, value_name = "BETA", value_parser = number)]
+    pub beta1: Option<f64>,
+    /// Decay rate of AdamW's average of squared gradients, 0 ≤ β < 1
+    #[arg(long, value_name = "BETA", value_parser = number)]
+    pub beta2: Option<f64>,
+    /// Largest global norm of the gradients; 0: no bound
+    #[arg(long, value_name = "NORM", value_parser = number)]
+    pub grad_clip: Option<f64>,
+}
+
+const PRESETS: &str = "\
+Presets:                 (none)   tiny    cpu     baby    gpt2
+  steps                  3000     500     2000    5000    600000
+  batch-size             12       12      12      64      12
+  block-size             64       32      64      256     1024
+  n-layer n-head n-embd  4 4 128  2 2 32  4 4 128 6 6 384 12 12 768
+  dropout                0        0       0       0.2     0
+  bias                   false    false   false   false   true
+  learning-rate          1e-3     3e-3    1e-3    1e-3    6e-4
+  warmup-steps           100      20      100     100     2000
+  beta2                  0.99     0.99    0.99    0.99    0.95
+  all: weight-decay 0.1, beta1 0.9, grad-clip 1
+
+Losses are mean cross entropies in nats per token, which here is a character.";
+
+/// How much of the validation split is looked at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Eval {
+    /// Some random batches.
+    Batches(usize),
+    /// The same with 20 during training; at the end all of it.
+    Full,
+}
+
+impl Eval {
+    /// How many random batches an evaluation during training takes.
+    pub fn batches(self) -> usize {
+        match self {
+            Eval::Batches(n) => n,
+            Eval::Full => 20,
+        }
+    }
+}
+
+impl FromStr for Eval {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Eval, String> {
+        match (text, count(text)) {
+            ("full", _) => Ok(Eval::Full),
+            (_, Ok(n)) => Ok(Eval::Batches(n)),
+            _ => Err("`full` or a whole number of at least 1 is needed".into()),
+        }
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("a whole number of at least 1 is needed".into()),
+    }
+}
+
+fn whole(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "a whole number of at least 0 is needed".into())
+}
+
+/// Bounds differ; `recipe` checks them, for flags and files alike.
+fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "a number is needed, such as 0.001 or 1e-3".into())
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(t) if t >= 0.0 && f64::is_finite(t) => Ok(t),
+        _ => Err("a number of at least 0 is needed".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        for bad in [
+            &["--steps", "0"][..],
+            &["--steps", "-3"],
+            &["--threads", "many"],
+            &["--eval", "half"],
+            &["--temperature", "NaN"],
+            &["--device", "abacus"],
+            &["--generate", "Once"],
+            &["--load", "runs/gpt"],
+            &["--load", "runs/gpt", "--generate", "Once", "--n-layer", "3"],
+        ] {
+            assert!(Options::try_parse_from([&["gpt"], bad].concat()).is_err(), "{bad:?} is accepted");
+        }
+        let fine = ["gpt", "--load", "runs/gpt", "--generate", "Once", "--temperature", "0"];
+        assert!(Options::try_parse_from(fine).is_ok());
+    }
+}

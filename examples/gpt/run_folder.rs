@@ -1,0 +1,74 @@
+//! What a run leaves: metrics line by line, a checkpoint, a chart.
+
+use std::path::{Path, PathBuf};
+
+use tapeflow::Result;
+use tapeflow::chart::{self, Curve};
+use tapeflow::files::fresh_run_dir;
+use tapeflow::metrics::{MetricsWriter, Record};
+use tapeflow::models::Gpt;
+
+use crate::checkpoint;
+use crate::text::Text;
+
+/// The folder of one run.
+pub struct RunFolder {
+    path: PathBuf,
+    metrics: MetricsWriter,
+    train: Vec<(u64, f64)>,
+    validation: Vec<(u64, f64)>,
+}
+
+impl RunFolder {
+    /// Creates the folder, or the next free one of that name with a number.
+    pub fn create(wanted: &Path) -> Result<RunFolder> {
+        let path = fresh_run_dir(wanted)?;
+        let metrics = MetricsWriter::create(path.join("metrics.jsonl"))?;
+        Ok(RunFolder { path, metrics, train: Vec::new(), validation: Vec::new() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a line to the metrics, and its losses to the chart.
+    pub fn record(&mut self, record: &Record) -> Result<()> {
+        self.train.extend(record.train_loss.map(|loss| (record.step, loss)));
+        self.validation.extend(record.val_loss.map(|loss| (record.step, loss)));
+        self.metrics.write(record)
+    }
+
+    /// Writes the checkpoint, in place of the last one.
+    pub fn save(&self, model: &Gpt, text: &Text) -> Result<()> {
+        checkpoint::save(model, &text.tokenizer, &self.path.join(checkpoint::FOLDER))
+    }
+
+    /// Draws the losses.
+    pub fn draw(&self, title: &str) -> Result<()> {
+        // Losses of single batches scatter so much that they would hide the curve.
+        let share = self.train.len().div_ceil(POINTS).max(1);
+        let mean = |steps: &[(u64, f64)]| {
+            (steps[steps.len() / 2].0, steps.iter().map(|(_, loss)| loss).sum::<f64>() / steps.len() as f64)
+        };
+        let train = match share {
+            1 => "training, one batch".to_owned(),
+            n => format!("training, mean of {n} batches"),
+        };
+        let curves = [
+            Curve { name: train, points: self.train.chunks(share).map(mean).collect() },
+            Curve { name: "validation".into(), points: self.validation.clone() },
+        ];
+        chart::write(&self.path.join("loss.svg"), title, "loss (nats per token)", &curves)
+    }
+
+    /// Takes the folder away again, if nothing was recorded: a run that never began leaves nothing.
+    pub fn discard_if_empty(self) {
+        if self.train.is_empty() {
+            // The error that ended the run is the one to report.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// How many points the chart's training curve has at most.
+const POINTS: usize = 200;

@@ -1,0 +1,249 @@
+//! A training run: what is evaluated, shown and saved, and when.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tapeflow::data::{Loader, Split};
+use tapeflow::metrics::Record;
+use tapeflow::models::{Gpt, GptConfig};
+use tapeflow::progress::Progress;
+use tapeflow::{AdamW, Generator, ModuleExt, Result as NnResult, Step, Trainer, pool};
+
+use crate::evaluate;
+use crate::failure::Failure;
+use crate::options::{Eval, Options};
+use crate::recipe::Recipe;
+use crate::run_folder::RunFolder;
+use crate::sample;
+use crate::text::Text;
+
+/// Trains as the options say. Everything that can be wrong with them is found before the run's folder is made.
+pub fn train(options: &Options) -> Result<(), Failure> {
+    let recipe = Recipe::new(options.config.as_deref(), &options.changes)?;
+    let text = Text::read(options.data.as_deref(), recipe.sizes.block_size)?;
+    let sizes = GptConfig { vocab_size: vocab_size(&text), ..recipe.sizes.clone() };
+    let model = Gpt::new(&sizes, &Generator::new(options.seed))?;
+    stop_at_ctrl_c()?;
+    let folder = RunFolder::create(&options.out)?;
+    let mut run = Run { options, recipe: &recipe, text: &text, model: &model, folder, progress: None, state: State::new() };
+    run.introduce();
+    let outcome = run.steps().and_then(|()| run.conclude());
+    run.folder.discard_if_empty();
+    outcome
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    recipe: &'a Recipe,
+    text: &'a Text,
+    model: &'a Gpt,
+    folder: RunFolder,
+    /// From the first step on.
+    progress: Option<Progress>,
+    state: State,
+}
+
+/// What is known after each step.
+struct State {
+    /// How many steps were taken.
+    done: usize,
+    /// The validation loss of the present weights, where it was evaluated.
+    val_loss: Option<f64>,
+    /// A running mean of the training loss.
+    train_loss: Option<f64>,
+    /// Seconds that the steps took, evaluations and samples not counted.
+    seconds: f64,
+    /// When the last thing was done that is no step.
+    since: Instant,
+    diverged: bool,
+}
+
+impl State {
+    fn new() -> State {
+        State { done: 0, val_loss: None, train_loss: None, seconds: 0.0, since: Instant::now(), diverged: false }
+    }
+}
+
+impl Run<'_> {
+    fn introduce(&self) {
+        let (text, recipe, sizes) = (self.text, self.recipe, self.model.config());
+        let count = |split| text.dataset.split(split).len();
+        println!(
+            "text      {}: {} characters for training, {} for validation, {} different ones",
+            text.name,
+            count(Split::Train),
+            count(Split::Validation),
+            sizes.vocab_size
+        );
+        println!(
+            "model     {} layers, {} heads, {} wide, block {}: {} parameters",
+            sizes.n_layer,
+            sizes.n_head,
+            sizes.n_embd,
+            sizes.block_size,
+            self.model.num_parameters()
+        );
+        println!(
+            "training  config {}: {} steps of {} blocks, learning rate {} to {}, seed {}, on {} with {} threads",
+            recipe.name,
+            recipe.steps,
+            recipe.batch_size,
+            recipe.learning_rate,
+            recipe.min_lr,
+            self.options.seed,
+            self.options.device,
+            pool::global().threads()
+        );
+        println!("output    {}", self.folder.path().display());
+    }
+
+    fn steps(&mut self) -> Result<(), Failure> {
+        let (options, recipe, model) = (self.options, self.recipe, self.model);
+        println!("{}", sample::show(model, self.text, options, options.tokens.min(200), "sample before training")?);
+        self.progress = Some(Progress::new(0, recipe.steps as u64));
+        self.evaluate()?;
+
+        let (data, seed, device) = (self.text.dataset.clone(), options.seed, options.device);
+        let (batch, block) = (recipe.batch_size, recipe.sizes.block_size);
+        let batches = Loader::new(0..recipe.steps as u64, move |step| {
+            device.scope(|| data.random_blocks(Split::Train, batch, block, seed, step))
+        });
+        let mut optimizer = AdamW::new(model)
+            .betas(recipe.betas.0, recipe.betas.1)
+            .weight_decay(recipe.weight_decay)
+            .group_where(|_, shape| shape.len() < 2, |group| group.weight_decay(0.0));
+        let schedule = recipe.schedule();
+        let trainer = Trainer { steps: 0..recipe.steps as u64, schedule: &schedule, grad_clip: recipe.grad_clip };
+        self.state.since = Instant::now();
+        trainer.run(model, &mut optimizer, batches, |b| model.loss(&b.inputs, &b.targets), |step| self.after(step))?;
+        if self.state.diverged {
+            let step = self.state.done;
+            return Err(Failure::Run(format!(
+                "the loss of step {step} is no finite number: training has diverged; a lower --learning-rate than {} or a \
+                 --grad-clip above 0 may help",
+                recipe.learning_rate
+            )));
+        }
+        Ok(())
+    }
+
+    /// Records a step, and evaluates, samples and saves where it is time to.
+    fn after(&mut self, step: &Step) -> NnResult<ControlFlow<()>> {
+        let loss = f64::from(step.loss.item::<f32>()?);
+        let seconds = self.state.since.elapsed().as_secs_f64();
+        self.state.seconds += seconds;
+        let tokens = (self.recipe.batch_size * self.recipe.sizes.block_size) as f64;
+        self.folder.record(&Record {
+            step: step.step,
+            train_loss: Some(loss),
+            val_loss: self.state.val_loss.take(),
+            learning_rate: Some(step.learning_rate),
+            tokens_per_second: Some(tokens / seconds),
+            extra: Vec::new(),
+        })?;
+        if !loss.is_finite() {
+            self.state.diverged = true;
+            return Ok(ControlFlow::Break(()));
+        }
+        self.state.done = step.step as usize + 1;
+        let mean = self.state.train_loss.map_or(loss, |mean| mean + 0.02 * (loss - mean));
+        self.state.train_loss = Some(mean);
+        if let Some(progress) = &mut self.progress {
+            progress.set_train_loss(mean);
+            progress.set_tokens_per_second(tokens * self.state.done as f64 / self.state.seconds);
+            progress.advance_to(self.state.done as u64);
+        }
+        if STOP.load(Ordering::Relaxed) {
+            return Ok(ControlFlow::Break(()));
+        }
+        let (done, steps) = (self.state.done, self.recipe.steps);
+        if done < steps && done % self.interval() == 0 {
+            self.evaluate()?;
+            self.folder.save(self.model, self.text)?;
+        }
+        if done == steps / 2 && done > 0 {
+            self.sample(&format!("sample after {done} of {steps} steps"))?;
+        }
+        self.state.since = Instant::now();
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn interval(&self) -> usize {
+        self.options.eval_interval.unwrap_or_else(|| (self.recipe.steps / 10).clamp(1, 250))
+    }
+
+    fn evaluate(&mut self) -> NnResult<()> {
+        let batches = self.options.eval.batches();
+        let data = &self.text.dataset;
+        let loss = evaluate::on_some_blocks(self.model, data, self.recipe, self.options.seed, batches)?;
+        self.state.val_loss = Some(loss);
+        if let Some(progress) = &mut self.progress {
+            progress.set_val_loss(loss);
+        }
+        Ok(())
+    }
+
+    fn sample(&self, title: &str) -> NnResult<()> {
+        let shown = sample::show(self.model, self.text, self.options, self.options.tokens, title)?;
+        match &self.progress {
+            Some(progress) => progress.print(&shown),
+            None => println!("{shown}"),
+        }
+        Ok(())
+    }
+
+    /// The last evaluation, and everything that is left to be read.
+    fn conclude(&mut self) -> Result<(), Failure> {
+        self.evaluate()?;
+        let stopped = self.state.done < self.recipe.steps;
+        let val_loss = self.state.val_loss.take();
+        let mut last = Record { val_loss, ..Record::new(self.state.done as u64) };
+        let full = match self.options.eval {
+            Eval::Full if !stopped => Some(evaluate::on_whole_split(self.model, &self.text.dataset)?),
+            _ => None,
+        };
+        last.extra.extend(full.map(|loss| ("val_loss_full".to_owned(), loss)));
+        self.folder.record(&last)?;
+        self.folder.save(self.model, self.text)?;
+        self.folder.draw(&format!("{}, config {}", self.text.name, self.recipe.name))?;
+        if let Some(progress) = &self.progress {
+            progress.finish();
+        }
+        let done = self.state.done;
+        self.sample(&format!("sample after {done} steps"))?;
+        if stopped {
+            println!("stopped after {done} of {} steps", self.recipe.steps);
+        }
+        println!("training loss {:.4} (running mean)", self.state.train_loss.unwrap_or(f64::NAN));
+        println!("validation loss {:.4} ({} batches)", val_loss.unwrap_or(f64::NAN), self.options.eval.batches());
+        if let Some(loss) = full {
+            println!("validation loss {loss:.4} (whole split)");
+        }
+        let tokens = (self.recipe.batch_size * self.recipe.sizes.block_size * done) as f64;
+        println!("{:.1} s in steps, {:.0} tokens/s", self.state.seconds, tokens / self.state.seconds);
+        let path = self.folder.path().display();
+        println!("written to {path}: checkpoint, metrics.jsonl, loss.svg");
+        println!("more of it: cargo run --release --example gpt -- --load {path} --generate \"...\"");
+        Ok(())
+    }
+}
+
+fn vocab_size(text: &Text) -> usize {
+    use tapeflow::tokenizer::Tokenizer;
+    text.tokenizer.vocab_size()
+}
+
+/// Set when the run is to end after its present step.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// The first Ctrl-C ends the run after its step, with everything saved; the second at once.
+fn stop_at_ctrl_c() -> Result<(), Failure> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nending after this step; press Ctrl-C again to end at once");
+    })
+    .map_err(|e| Failure::Run(format!("cannot listen for Ctrl-C: {e}")))
+}

@@ -1,0 +1,310 @@
+//! Every registered operation on the CPU against the reference device: all dtypes, forms of operands and kinds of extents.
+//! And the registry against the sources: no public operation may be missing from it.
+
+mod operands;
+
+use operands::{Extents, Form, floats, shape_of, tensor, values};
+use tapeflow::registry::{Accuracy, Class, OpCase, Operand, ops};
+use tapeflow::{DType, Device, Result, Tensor};
+
+/// One operand as it lies in memory.
+struct Stored {
+    values: Vec<f64>,
+    dtype: DType,
+    shape: Vec<usize>,
+    form: Form,
+}
+
+impl Stored {
+    fn new(operand: &Operand, dtype: DType, extents: Extents, shape: Vec<usize>, form: Form, seed: u64) -> Stored {
+        let values = values(operand, &form.stored(&shape), dtype, extents, seed);
+        Stored { values, dtype, shape, form }
+    }
+
+    fn tensor(&self) -> Tensor {
+        self.form.view(&tensor(&self.values, self.dtype, &self.form.stored(&self.shape)), &self.shape)
+    }
+}
+
+/// What an operation gave: floats as numbers, everything else as bytes.
+#[derive(PartialEq, Debug)]
+enum Elements {
+    Floats(Vec<f64>),
+    Bytes(Vec<u8>),
+}
+
+fn run(case: &OpCase, operands: &[Stored]) -> Result<(DType, Vec<usize>, Elements)> {
+    let out = (case.apply)(&operands.iter().map(Stored::tensor).collect::<Vec<_>>());
+    let elements = match out.dtype().is_float() {
+        true => Elements::Floats(floats(&out)?),
+        false => Elements::Bytes(out.with_bytes(<[u8]>::to_vec)?),
+    };
+    Ok((out.dtype(), out.shape().to_vec(), elements))
+}
+
+/// What differs between the CPU and the reference, if anything does.
+fn difference(case: &OpCase, operands: &[Stored]) -> Option<String> {
+    let cpu = run(case, operands);
+    let reference = Device::reference().scope(|| run(case, operands));
+    let (cpu, reference) = match (cpu, reference) {
+        (Ok(cpu), Ok(reference)) => (cpu, reference),
+        (Err(cpu), _) => return Some(format!("the CPU refuses: {cpu}")),
+        (_, Err(reference)) => return Some(format!("the reference refuses: {reference}")),
+    };
+    if (cpu.0, &cpu.1) != (reference.0, &reference.1) {
+        return Some(format!("{} {:?} on the CPU, {} {:?} on the reference", cpu.0, cpu.1, reference.0, reference.1));
+    }
+    match (cpu.2, reference.2) {
+        (Elements::Floats(ours), Elements::Floats(theirs)) => {
+            let count = cpu.1.iter().product::<usize>();
+            if ours.len() != count || theirs.len() != count {
+                return Some(format!("{} and {} elements for the shape {:?}", ours.len(), theirs.len(), cpu.1));
+            }
+            // As many terms go into each sum as there are elements for each result.
+            let largest = operands.iter().map(|o| o.shape.iter().product()).max().unwrap_or(0);
+            let terms = (largest / count.max(1)).max(16) as f64;
+            let wrong = |(i, (&a, &b)): (usize, (&f64, &f64))| {
+                let near = agrees(case.accuracy, cpu.0, terms, a, b);
+                (!near).then(|| format!("element {i} is {a:e}, of the reference {b:e}"))
+            };
+            ours.iter().zip(&theirs).enumerate().find_map(wrong)
+        }
+        (Elements::Bytes(ours), Elements::Bytes(theirs)) => {
+            (ours != theirs).then(|| format!("{ours:?}, of the reference {theirs:?}"))
+        }
+        _ => None,
+    }
+}
+
+fn agrees(accuracy: Accuracy, dtype: DType, terms: f64, a: f64, b: f64) -> bool {
+    if a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()) {
+        return true;
+    }
+    let (epsilon, least) = match dtype {
+        DType::F32 => (f64::from(f32::EPSILON), f64::from(f32::MIN_POSITIVE)),
+        _ => (f64::EPSILON, f64::MIN_POSITIVE),
+    };
+    match accuracy {
+        Accuracy::Exact => false,
+        Accuracy::Ulps(n) => (a - b).abs() <= n * epsilon * b.abs() + least,
+        Accuracy::Sums(n) => (a - b).abs() <= n * epsilon * (b.abs() + terms),
+    }
+}
+
+/// The dtypes to try a case with: those that its operands share, and those of indices.
+fn dtypes(case: &OpCase) -> Vec<(DType, DType)> {
+    let shared = case.dtypes();
+    let shared = if shared.is_empty() { vec![DType::Bool] } else { shared };
+    let mut all: Vec<_> = shared.into_iter().map(|d| (d, DType::I64)).collect();
+    if case.operands.iter().any(|o| matches!(o.class, Class::Index(_))) {
+        all.extend([(DType::F32, DType::I32), (DType::F32, DType::U32)]);
+    }
+    all
+}
+
+/// Tries a case in every dtype with these forms and shapes, and notes what differs.
+fn compare(case: &OpCase, extents: Extents, shapes: &[Vec<usize>], form: impl Fn(usize) -> Form, bad: &mut Vec<String>) {
+    for (shared, index) in dtypes(case) {
+        let operands: Vec<Stored> = case
+            .operands
+            .iter()
+            .zip(shapes)
+            .enumerate()
+            .map(|(i, (o, shape))| Stored::new(o, o.dtype(shared, index), extents, shape.clone(), form(i), 10 + i as u64))
+            .collect();
+        if let Some(difference) = difference(case, &operands) {
+            let seen: Vec<String> =
+                operands.iter().map(|o| format!("{} {:?} {:?}", o.dtype, o.shape, o.form)).collect();
+            bad.push(format!("{} of {}: {difference}", case.name, seen.join(", ")));
+        }
+    }
+}
+
+fn report(bad: Vec<String>) {
+    assert!(bad.is_empty(), "{} differences:\n{}", bad.len(), bad.join("\n"));
+}
+
+#[test]
+fn every_registered_op_agrees_with_the_reference_in_every_form() {
+    let mut bad = Vec::new();
+    for case in ops() {
+        let shapes: Vec<_> = case.operands.iter().map(|o| shape_of(o, Extents::Small)).collect();
+        for form in Form::ALL {
+            compare(case, Extents::Small, &shapes, |_| form, &mut bad);
+        }
+        if shapes.len() > 1 {
+            for first in 0..Form::ALL.len() {
+                compare(case, Extents::Small, &shapes, |i| Form::ALL[(first + 2 * i) % Form::ALL.len()], &mut bad);
+            }
+        }
+    }
+    report(bad);
+}
+
+#[test]
+fn every_registered_op_agrees_with_the_reference_at_every_extent() {
+    let mut bad = Vec::new();
+    for case in ops() {
+        for extents in Extents::of_case(case) {
+            let shapes: Vec<_> = case.operands.iter().map(|o| shape_of(o, extents)).collect();
+            for form in [Form::Contiguous, Form::Transposed, Form::Sliced] {
+                compare(case, extents, &shapes, |_| form, &mut bad);
+            }
+        }
+    }
+    report(bad);
+}
+
+#[test]
+fn operands_broadcast_as_the_reference_has_them() {
+    let mut bad = Vec::new();
+    for case in ops().iter().filter(|c| c.operands.len() > 1) {
+        let shapes: Vec<_> = case.operands.iter().map(|o| shape_of(o, Extents::Small)).collect();
+        for (i, operand) in case.operands.iter().enumerate().filter(|(_, o)| o.broadcasts) {
+            let full = shape_of(operand, Extents::Small);
+            let mut variants = vec![Vec::new(), full[1..].to_vec()];
+            for axis in 0..full.len() {
+                variants.push(full.clone());
+                variants.last_mut().unwrap()[axis] = 1;
+            }
+            for variant in variants {
+                let mut shapes = shapes.clone();
+                shapes[i] = variant;
+                compare(case, Extents::Small, &shapes, |_| Form::Contiguous, &mut bad);
+                compare(case, Extents::Small, &shapes, |_| Form::Sliced, &mut bad);
+            }
+        }
+    }
+    report(bad);
+}
+
+const SPECIAL_FLOATS: [f64; 16] = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    -2.5,
+    1e-30,
+    -1e-10,
+    700.0,
+    -700.0,
+    3e5,
+    2147483648.0,
+    -1e19,
+    f64::INFINITY,
+    f64::NEG_INFINITY,
+    f64::NAN,
+];
+
+fn special_integers(dtype: DType) -> Vec<f64> {
+    match dtype {
+        DType::Bool => vec![0.0, 1.0],
+        DType::U8 => vec![0.0, 1.0, 2.0, 127.0, 200.0, 255.0],
+        DType::I32 => vec![0.0, 1.0, -1.0, 7.0, f64::from(i32::MAX), f64::from(i32::MIN)],
+        DType::U32 => vec![0.0, 1.0, 3.0, 65536.0, 2147483648.0, f64::from(u32::MAX)],
+        // The largest is not a float; saturating casts make it.
+        _ => vec![0.0, 1.0, -1.0, 4294967296.0, 9.3e18, -9.3e18],
+    }
+}
+
+/// NaN, infinities, zeros of both signs, the ends of integers, in all pairs.
+#[test]
+fn functions_of_single_elements_agree_with_the_reference_at_special_values() {
+    let mut bad = Vec::new();
+    for case in ops().iter().filter(|c| c.operands.iter().all(|o| o.broadcasts)) {
+        for (shared, index) in dtypes(case) {
+            let stored = |(i, o): (usize, &Operand)| {
+                let dtype = o.dtype(shared, index);
+                let values = if dtype.is_float() { SPECIAL_FLOATS.to_vec() } else { special_integers(dtype) };
+                let mut shape = vec![1; case.operands.len()];
+                shape[i] = values.len();
+                Stored { values, dtype, shape, form: Form::Contiguous }
+            };
+            let operands: Vec<Stored> = case.operands.iter().enumerate().map(stored).collect();
+            if let Some(difference) = difference(case, &operands) {
+                bad.push(format!("{} of {shared}: {difference}", case.name));
+            }
+        }
+    }
+    report(bad);
+}
+
+#[test]
+fn other_dtypes_are_refused_with_an_error() {
+    let mut bad = Vec::new();
+    for case in ops().iter().filter(|c| !c.dtypes().is_empty()) {
+        for dtype in DType::ALL.into_iter().filter(|d| !case.dtypes().contains(d)) {
+            let stored = |(i, o): (usize, &Operand)| {
+                let shape = shape_of(o, Extents::Small);
+                Stored::new(o, o.dtype(dtype, DType::I64), Extents::Small, shape, Form::Contiguous, i as u64)
+            };
+            let operands: Vec<Stored> = case.operands.iter().enumerate().map(stored).collect();
+            if run(case, &operands).is_ok() {
+                bad.push(format!("{} takes {dtype}", case.name));
+            }
+        }
+    }
+    report(bad);
+}
+
+/// Public functions in `core/src/ops` that are no operations.
+const NOT_OPERATIONS: &[(&str, &str)] = &[("map", "the entry point of kernels, which are operations of the user's own")];
+
+/// The operations that the sources of `core/src/ops` declare: public methods, rows of `methods!`, operators.
+fn declared() -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/core/src/ops");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "rs") || path.ends_with("registry.rs") {
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).unwrap();
+        names.extend(names_in(&source));
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn names_in(source: &str) -> Vec<String> {
+    let identifier = |text: &str| {
+        let name: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        (!name.is_empty()).then_some(name)
+    };
+    let (mut names, mut block) = (Vec::new(), "");
+    for line in source.lines() {
+        if !line.starts_with(' ') && line.ends_with('{') {
+            block = line;
+        }
+        let text = line.trim_start();
+        let method = block.starts_with("impl Tensor") && line.starts_with("    pub fn ");
+        let function = line.starts_with("pub fn ");
+        if method || function {
+            names.extend(identifier(&text["pub fn ".len()..]));
+        } else if block.starts_with("methods!") && text.contains(") = ") {
+            names.extend(identifier(text));
+        } else if let Some(rest) = line.strip_prefix("operator!(") {
+            names.extend(rest.split(',').nth(1).and_then(|m| identifier(m.trim())));
+        } else if line.starts_with("impl Neg for Tensor") {
+            names.push("neg".into());
+        }
+    }
+    names
+}
+
+#[test]
+fn no_public_operation_is_missing_from_the_registry() {
+    let declared = declared();
+    // The scan itself: one of each kind of declaration.
+    for name in ["softmax", "causal_attention", "tanh", "rem", "neg", "cat"] {
+        assert!(declared.iter().any(|d| d == name), "the scan does not find `{name}` in {declared:?}");
+    }
+    let registered = |name: &str| ops().iter().any(|c| c.op == name);
+    let excepted = |name: &str| NOT_OPERATIONS.iter().any(|(n, _)| *n == name);
+    let missing: Vec<&String> = declared.iter().filter(|n| !registered(n) && !excepted(n)).collect();
+    assert!(missing.is_empty(), "without a case in `core/src/ops/registry`: {missing:?}");
+    let unknown: Vec<&str> = ops().iter().map(|c| c.op).filter(|op| !declared.iter().any(|d| d == op)).collect();
+    assert!(unknown.is_empty(), "registered, but no operation: {unknown:?}");
+}
