@@ -26,7 +26,7 @@ struct Options {
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
     /// Steps of gradient descent, each on all four inputs
-    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
     /// Learning rate
     #[arg(long, default_value_t = 0.2, value_name = "RATE", value_parser = rate)]
@@ -76,7 +76,9 @@ fn run(options: &Options) -> Result<(), Failure> {
     println!("\nTensors: the same network as a module of {} parameters", tensors.num_parameters());
     train_tensors(&tensors, options)?;
 
-    println!("\nGradients of both at the same f64 weights differ by {difference:.1e} at most (allowed: {TOLERANCE:.0e})");
+    println!(
+        "\nGradients of both at the same f64 weights differ by {difference:.1e} at most (allowed: {TOLERANCE:.0e})"
+    );
     if difference.is_nan() || difference > TOLERANCE {
         return Err(format!("the two engines' gradients differ by {difference:e}").into());
     }
@@ -149,7 +151,8 @@ fn compare(scalars: &scalar::Mlp, tensors: &Xor) -> Result<f64, Failure> {
     for (linear, layer) in [&tensors.hidden, &tensors.out].into_iter().zip(&scalars.layers) {
         let weights = layer.neurons.iter().flat_map(|n| n.weights.iter().map(Value::grad)).collect();
         let biases = layer.neurons.iter().map(|n| n.bias.grad()).collect();
-        let parameters: [(Option<&Parameter>, Vec<f64>); 2] = [(Some(&linear.weight), weights), (linear.bias.as_ref(), biases)];
+        let parameters: [(Option<&Parameter>, Vec<f64>); 2] =
+            [(Some(&linear.weight), weights), (linear.bias.as_ref(), biases)];
         for (parameter, expected) in parameters {
             let gradient = parameter.and_then(|p| gradients.get(p)).ok_or("a parameter has no gradient")?;
             for (found, expected) in gradient.to_vec::<f64>()?.into_iter().zip(expected) {
@@ -164,12 +167,12 @@ fn compare(scalars: &scalar::Mlp, tensors: &Xor) -> Result<f64, Failure> {
 
 fn report(step: u32, steps: u32, loss: f64) {
     if step % (steps / 10).max(1) == 0 {
-        println!("  step {step:5}  loss {loss:.6}");
+        println!("  step {step:5}  loss {loss:.2e}");
     }
 }
 
 fn conclude(answers: &[f64], loss: f64) -> Result<(), Failure> {
-    println!("  at the end  loss {loss:.6}");
+    println!("  at the end  loss {loss:.2e}");
     for ((inputs, wanted), answer) in TABLE.iter().zip(answers) {
         println!("  {} xor {} = {answer:7.4}  (wanted: {wanted})", inputs[0], inputs[1]);
     }

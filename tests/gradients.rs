@@ -236,6 +236,30 @@ fn expressions_agree_with_the_scalar_engine() -> Result<()> {
 }
 
 #[test]
+fn reading_a_result_before_its_gradient_does_not_cut_the_graph() -> Result<()> {
+    let x = Tensor::from_vec(vec![0.5f64, 2.0], [2]);
+    let (square, cube) = (x.square(), x.powf(3.0));
+    let slope = grad(&(&square + &cube).sum(), &[&x])?.remove(0);
+    let bend = grad(&slope.sum(), &[&x])?.remove(0);
+    assert_eq!(square.to_vec::<f64>()?, [0.25, 4.0]);
+    assert_eq!(slope.to_vec::<f64>()?, [1.75, 16.0]);
+    assert_eq!(bend.to_vec::<f64>()?, [5.0, 14.0]);
+    Ok(())
+}
+
+#[test]
+fn a_gradient_of_a_part_is_zero_outside_whatever_else_is_read_with_it() -> Result<()> {
+    let (x, y) = (Tensor::arange(8, DType::F64).reshape([4, 2]), Tensor::ones([4, 2], DType::F64));
+    let part = |t: &Tensor| t.slice_step(0, 1.., 2);
+    let gradients = grad(&(part(&x) * part(&y)).sum(), &[&x, &y])?;
+    // Both gradients are written in two regions each, and read at once.
+    let total = gradients[0].sum() + gradients[1].sum();
+    assert_eq!(total.item::<f64>()?, 4.0 + 18.0);
+    assert_eq!(gradients[1].to_vec::<f64>()?, [0.0, 0.0, 2.0, 3.0, 0.0, 0.0, 6.0, 7.0]);
+    Ok(())
+}
+
+#[test]
 fn a_cast_between_floats_carries_the_cotangent_and_one_through_integers_is_refused() -> Result<()> {
     let x = Tensor::from_vec(vec![0.5f64, -1.5], [2]);
     let y = (x.cast(DType::F32) * 3.0).cast(DType::F64).sum();

@@ -156,8 +156,19 @@ fn lists_options_arrays_boxes_branches_loops_and_closures() {
         assert!(std::ptr::fn_addr_eq(model.act, model.act) && model.mean.tensor().numel() == 1);
     }
     let expected = [
-        "scale", "h.0.ln_1.weight", "h.0.attn.weight", "h.0.ln_2.weight", "h.0.mlp.weight", "h.1.ln_1.weight",
-        "h.1.attn.weight", "h.1.ln_2.weight", "h.1.mlp.weight", "tail.0.weight", "rows.1.weight", "first.weight", "running",
+        "scale",
+        "h.0.ln_1.weight",
+        "h.0.attn.weight",
+        "h.0.ln_2.weight",
+        "h.0.mlp.weight",
+        "h.1.ln_1.weight",
+        "h.1.attn.weight",
+        "h.1.ln_2.weight",
+        "h.1.mlp.weight",
+        "tail.0.weight",
+        "rows.1.weight",
+        "first.weight",
+        "running",
     ];
     assert_eq!(paths(&wide(1)), expected);
     let model = wide(1);
@@ -255,11 +266,11 @@ macro_rules! residual {
         }
         #[derive(Module)]
         #[module(forward = |z| {
-            let f = |k: Tensor| fc(k);
-            let input = f(act(z + z));
-            let index = 1;
-            h(fc(input), index) + input
-        })]
+                    let f = |k: Tensor| fc(k);
+                    let input = f(act(z + z));
+                    let index = 1;
+                    h(fc(input), index) + input
+                })]
         struct Other {
             fc: Affine,
             h: Vec<Indexed>,

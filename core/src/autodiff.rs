@@ -272,7 +272,7 @@ pub fn grad_with(output: &Tensor, cotangent: Option<&Tensor>, inputs: &[&Tensor]
     }
     // What the cotangent passes keeps its graph even if it is read before the gradient is.
     for node in path {
-        tape.flags[node.index()].grad = true;
+        tape.flags[node.index()].grad |= !tape.inputs[node.index()].is_empty();
     }
     record_gradient(tape, output, cotangent, &wanted, site)
 }

@@ -16,14 +16,13 @@ mod train;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tapeflow::set_threads;
 
 use failure::Failure;
 use options::Options;
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    match run(&Options::from_command_line()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

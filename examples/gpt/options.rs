@@ -2,10 +2,13 @@
 //!
 //! Owns the flags, their help and what each value alone must be; what they mean together stands in `recipe`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use serde::Deserialize;
 use tapeflow::Device;
 
@@ -26,9 +29,6 @@ pub struct Options {
     /// `base = "baby"`, from which the rest is taken (default: cpu). Flags override it.
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub config: Option<String>,
-
-    #[command(flatten)]
-    pub changes: Changes,
 
     /// Seed of the initial weights, the batches, dropout and samples
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -56,25 +56,57 @@ pub struct Options {
     pub eval_interval: Option<usize>,
 
     /// Sample from this run's folder, or its checkpoint folder, instead of training
-    #[arg(long, value_name = "DIR", requires = "generate", conflicts_with_all = ["data", "config", "Changes"])]
+    #[arg(long, value_name = "DIR", requires = "generate", help_heading = SAMPLING)]
     pub load: Option<PathBuf>,
 
     /// Text to continue, with --load
-    #[arg(long, value_name = "PROMPT", requires = "load")]
+    #[arg(long, value_name = "PROMPT", requires = "load", help_heading = SAMPLING)]
     pub generate: Option<String>,
 
-    /// Samples: 1 draws as the model predicts, less prefers the likely, 0 always takes the likeliest
-    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
+    /// 1 draws as the model predicts, less prefers the likely, 0 always takes the likeliest
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature, help_heading = SAMPLING)]
     pub temperature: f64,
 
-    /// Samples: draw among the K likeliest tokens only [default: all]
-    #[arg(long, value_name = "K", value_parser = count)]
+    /// Draw among the K likeliest tokens only [default: all]
+    #[arg(long, value_name = "K", value_parser = count, help_heading = SAMPLING)]
     pub top_k: Option<usize>,
 
-    /// Samples: how many tokens (the one before training is shorter)
-    #[arg(long, value_name = "N", default_value_t = 600, value_parser = count)]
+    /// Tokens to generate (fewer before training)
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = count, help_heading = SAMPLING)]
     pub tokens: usize,
+
+    #[command(flatten)]
+    pub changes: Changes,
 }
+
+const SAMPLING: &str = "Sampling";
+
+impl Options {
+    /// The flags the program was started with; where they are wrong or only help is wanted, the program ends here.
+    pub fn from_command_line() -> Options {
+        Self::read(std::env::args_os()).unwrap_or_else(|e| e.exit())
+    }
+
+    fn read(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Options, clap::Error> {
+        // So that `--steps -1` is told what steps are, and not that there is no flag `-1`.
+        let mut command = Options::command().mut_args(|arg| arg.allow_negative_numbers(true));
+        let matches = command.try_get_matches_from_mut(words)?;
+        let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        if given("load") {
+            let idle = command.get_arguments().map(|arg| arg.get_id().as_str());
+            if let Some(id) = idle.into_iter().find(|id| given(id) && !WITH_LOAD.contains(id)) {
+                let flag = id.replace('_', "-");
+                let message =
+                    format!("--{flag} has no meaning with --load, which samples from what was trained before");
+                return Err(command.error(ErrorKind::ArgumentConflict, message));
+            }
+        }
+        Options::from_arg_matches(&matches)
+    }
+}
+
+/// The flags that say how to sample.
+const WITH_LOAD: [&str; 8] = ["load", "generate", "temperature", "top_k", "tokens", "seed", "threads", "device"];
 
 /// Hyperparameters that differ from the preset's: as flags, and as the contents of a configuration file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -202,8 +234,6 @@ fn temperature(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -223,10 +253,11 @@ mod tests {
             &["--generate", "Once"],
             &["--load", "runs/gpt"],
             &["--load", "runs/gpt", "--generate", "Once", "--n-layer", "3"],
+            &["--load", "runs/gpt", "--generate", "Once", "--data", "text"],
         ] {
-            assert!(Options::try_parse_from([&["gpt"], bad].concat()).is_err(), "{bad:?} is accepted");
+            assert!(Options::read([&["gpt"], bad].concat()).is_err(), "{bad:?} is accepted");
         }
         let fine = ["gpt", "--load", "runs/gpt", "--generate", "Once", "--temperature", "0"];
-        assert!(Options::try_parse_from(fine).is_ok());
+        assert!(Options::read(fine).is_ok());
     }
 }

@@ -158,8 +158,9 @@ fn read(path: &Path) -> Result<Changes, Failure> {
         .map_err(|e| Failure::Usage(format!("cannot read the config {}: {e}", path.display())))?;
     toml::from_str(&text).map_err(|e| {
         let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        Failure::Usage(format!("{}, line {line}: {}", path.display(), e.message()))
+        let index = before.matches('\n').count();
+        let line = text.lines().nth(index).unwrap_or_default().trim();
+        Failure::Usage(format!("{}, line {} (`{line}`): {}", path.display(), index + 1, e.message()))
     })
 }
 

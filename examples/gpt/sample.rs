@@ -16,7 +16,8 @@ use crate::text::Text;
 pub fn show(model: &Gpt, text: &Text, options: &Options, count: usize, title: &str) -> NnResult<String> {
     let tokens = model.generate(&[text.beginning], count, &mut sampler(options))?;
     let sample = text.tokenizer.decode(&tokens)?;
-    Ok(format!("\n── {title} {}\n{}\n{}\n", "─".repeat(76 - title.chars().count()), sample.trim_matches('\n'), "─".repeat(80)))
+    let rest = "─".repeat(76usize.saturating_sub(title.chars().count()));
+    Ok(format!("\n── {title} {rest}\n{}\n{}\n", sample.trim_matches('\n'), "─".repeat(80)))
 }
 
 /// Continues the prompt, on stdout.
@@ -54,7 +55,8 @@ fn print_new(
 ) -> Result<(), Failure> {
     let text = tokenizer.decode(tokens)?;
     // Of a character that takes several tokens, the first ones decode to a replacement; it waits for the others.
-    let new = text.get(*written..).filter(|new| last || !new.ends_with(char::REPLACEMENT_CHARACTER)).unwrap_or_default();
+    let new =
+        text.get(*written..).filter(|new| last || !new.ends_with(char::REPLACEMENT_CHARACTER)).unwrap_or_default();
     *written += new.len();
     let end = if last && !text.ends_with('\n') { "\n" } else { "" };
     match out.write_all(new.as_bytes()).and_then(|()| out.write_all(end.as_bytes())).and_then(|()| out.flush()) {

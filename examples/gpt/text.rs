@@ -51,6 +51,6 @@ impl Text {
 fn read(path: &Path) -> NnResult<String> {
     let bytes = std::fs::read(path).map_err(Error::file("read the text", path))?;
     String::from_utf8(bytes).map_err(|e| {
-        Error::malformed(path, format!("no UTF-8 text: byte {} is wrong", e.utf8_error().valid_up_to()))
+        Error::malformed(path, format!("it is no UTF-8 text: byte {} does not fit", e.utf8_error().valid_up_to()))
     })
 }

@@ -26,7 +26,8 @@ pub fn train(options: &Options) -> Result<(), Failure> {
     let model = Gpt::new(&sizes, &Generator::new(options.seed))?;
     stop_at_ctrl_c()?;
     let folder = RunFolder::create(&options.out)?;
-    let mut run = Run { options, recipe: &recipe, text: &text, model: &model, folder, progress: None, state: State::new() };
+    let mut run =
+        Run { options, recipe: &recipe, text: &text, model: &model, folder, progress: None, state: State::new() };
     run.introduce();
     let outcome = run.steps().and_then(|()| run.conclude());
     run.folder.discard_if_empty();

@@ -1,8 +1,8 @@
 //! GPT: a decoder-only transformer.
 //!
 //! Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2); Vaswani et al. 2017,
-//! arXiv:1706.03762. Sizes, initialisation and recipe as in nanoGPT (<https://github.com/karpathy/nanoGPT>); parameter paths
-//! as GPT-2 checkpoints name them, except that Linear weights are `(out, in)`.
+//! arXiv:1706.03762. Sizes, initialisation and recipe as in nanoGPT (<https://github.com/karpathy/nanoGPT>); parameter
+//! paths as GPT-2 checkpoints name them, except that Linear weights are `(out, in)`.
 //!
 //! Letters in shapes: B batch, T time, C width (`n_embd`), nh heads, hs width of a head (C / nh), V vocabulary.
 
@@ -40,7 +40,8 @@ impl GptConfig {
     /// The names [`preset`](GptConfig::preset) knows.
     pub const PRESETS: [&'static str; 4] = ["tiny", "cpu", "baby", "gpt2"];
 
-    /// The sizes that go by a name: `tiny` for tests, nanoGPT's `cpu` and `baby` recipes for characters, and `gpt2` (124M).
+    /// The sizes that go by a name: `tiny` for tests, nanoGPT's `cpu` and `baby` recipes for characters, and `gpt2`
+    /// (124M).
     pub fn preset(name: &str, vocab_size: usize) -> Option<Self> {
         let (n_layer, n_head, n_embd, block_size, dropout, bias) = match name {
             "tiny" => (2, 2, 32, 32, 0.0, false),
@@ -85,7 +86,7 @@ impl GptConfig {
 /// ```
 /// use tapeflow_models::{Gpt, GptConfig, Sampler};
 /// use tapeflow_nn::{Generator, ModuleExt};
-/// let config = GptConfig { block_size: 8, vocab_size: 11, n_layer: 1, n_head: 2, n_embd: 8, dropout: 0.0, bias: true };
+/// let config = GptConfig { block_size: 8, n_layer: 1, n_head: 2, n_embd: 8, ..GptConfig::preset("gpt2", 11).unwrap() };
 /// let model = Gpt::new(&config, &Generator::new(1))?;
 /// assert_eq!(model.named_parameters()[2].0, "h.0.ln_1.weight");
 /// let tokens = model.generate(&[1, 2, 3], 4, &mut Sampler::greedy())?;
@@ -109,8 +110,8 @@ pub struct Gpt {
 }
 
 impl Gpt {
-    /// Initialised as in nanoGPT: weights from N(0, 0.02²), those of the projections that end in the residual stream from
-    /// N(0, 0.02² / (2 n_layer)), biases 0.
+    /// Initialised as in nanoGPT: weights from N(0, 0.02²), those of the projections that end in the residual stream
+    /// from N(0, 0.02² / (2 n_layer)), biases 0.
     ///
     /// # Errors
     /// [`Error::Configuration`] if no such model can be built.
@@ -225,8 +226,8 @@ impl Gpt {
     /// The logits after the last token of `window`, `(V,)`, f32.
     fn next_logits(&self, window: &[u32]) -> Tensor {
         let t = window.len();
-        // Padded to a power of two, so that few programs serve all lengths; nothing before the padding sees it. The last
-        // token's place is data and no part of the program.
+        // Padded to a power of two, so that few programs serve all lengths; nothing before the padding sees it. The
+        // last token's place is data and no part of the program.
         let padded = t.next_power_of_two().min(self.config.block_size);
         let tokens: Vec<i64> = window.iter().map(|&t| i64::from(t)).chain(std::iter::repeat(0)).take(padded).collect();
         let x = self.hidden(&Tensor::from_vec(tokens, [1, padded])); // (1, padded, C)

@@ -5,8 +5,8 @@ use tapeflow_nn::{Error, Generator, Result};
 /// Draws tokens from logits: the most likely one, or at random by temperature among the most likely few.
 ///
 /// # Formula
-/// `P(i) ∝ exp(zᵢ / temperature)` over the `top_k` largest logits z. Computed in f64 on the host; the draws are a function of
-/// the seed and of how many were made before: a sampler has a generator of its own.
+/// `P(i) ∝ exp(zᵢ / temperature)` over the `top_k` largest logits z. Computed in f64 on the host; the draws are a
+/// function of the seed and of how many were made before: a sampler has a generator of its own.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     temperature: f64,

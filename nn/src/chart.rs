@@ -1,7 +1,7 @@
 //! Curves over steps as an SVG file, through plotters.
 //!
-//! Knows nothing of training: it draws the curves it is given. Text is left to the viewer's fonts, so nothing of the machine
-//! it runs on enters the file.
+//! Knows nothing of training: it draws the curves it is given. Text is left to the viewer's fonts, so nothing of the
+//! machine it runs on enters the file.
 
 use std::ops::Range;
 use std::path::Path;

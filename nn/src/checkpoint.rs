@@ -1,7 +1,7 @@
 //! Tensors by name in safetensors files, and checkpoints as folders.
 //!
-//! Owns the mapping between a module's paths and a file's names, and says everything that does not fit at once. A file or
-//! folder appears under its name only when it is complete.
+//! Owns the mapping between a module's paths and a file's names, and says everything that does not fit at once. A file
+//! or folder appears under its name only when it is complete.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -32,8 +32,8 @@ pub fn save<M: Module + ?Sized>(module: &M, path: impl AsRef<Path>) -> Result<()
 /// Sets the parameters and buffers of `module` from a safetensors file; all of them, or none.
 ///
 /// # Errors
-/// [`Error::File`] or [`Error::Malformed`] if it cannot be read; [`Error::CheckpointMismatch`] listing every name that is
-/// missing, unexpected, or of another shape or dtype.
+/// [`Error::File`] or [`Error::Malformed`] if it cannot be read; [`Error::CheckpointMismatch`] listing every name that
+/// is missing, unexpected, or of another shape or dtype.
 pub fn load<M: Module + ?Sized>(module: &M, path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     assign(module.leaves(), load_tensors(path)?, &path.display().to_string())
@@ -72,11 +72,13 @@ pub fn save_tensors(tensors: &[(String, Tensor)], path: impl AsRef<Path>) -> Res
 /// Reads all tensors of a safetensors file, by rising name.
 ///
 /// # Errors
-/// [`Error::File`] if it cannot be read, [`Error::Malformed`] if it is no such file or holds a dtype that is not supported.
+/// [`Error::File`] if it cannot be read, [`Error::Malformed`] if it is no such file or holds a dtype that is not
+/// supported.
 pub fn load_tensors(path: impl AsRef<Path>) -> Result<Vec<(String, Tensor)>> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| Error::malformed(path, format!("{e:?}")))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|e| Error::malformed(path, format!("not a whole safetensors file: {e}")))?;
     let mut tensors = Vec::with_capacity(file.len());
     for (name, view) in file.iter() {
         let tensor = restored(view.dtype(), view.shape(), view.data())

@@ -1,7 +1,7 @@
 //! Files that are either complete or not there, and folders for runs.
 //!
-//! Whoever reads a name that these functions wrote sees the old contents or the new ones, never a part: contents go under
-//! another name in the same folder, are synced, and are renamed.
+//! Whoever reads a name that these functions wrote sees the old contents or the new ones, never a part: contents go
+//! under another name in the same folder, are synced, and are renamed.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -31,7 +31,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_folder(path)
 }
 
-/// Fills a folder by `fill`, which gets an empty folder under another name, and renames it to `path` when all is written.
+/// Fills a folder by `fill`, which gets an empty folder under another name, and renames it to `path` when all is
+/// written.
 ///
 /// A folder that stood at `path` is replaced; until the rename it is untouched.
 ///

@@ -30,7 +30,8 @@ pub fn uniform(shape: impl Into<Shape>, low: f64, high: f64, generator: &Generat
     generator.rand(shape) * (high - low) + low
 }
 
-/// Normal with mean 0 and standard deviation `std`, cut at two standard deviations by inverting the distribution function.
+/// Normal with mean 0 and standard deviation `std`, cut at two standard deviations by inverting the distribution
+/// function.
 ///
 /// # Formula
 /// `x = std · √2 · erf⁻¹(2u − 1)` with u uniform in `[Φ(−2), Φ(2))`; `erf⁻¹` by Giles 2012, "Approximating the erfinv

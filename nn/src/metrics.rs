@@ -1,7 +1,7 @@
 //! What a run measures, one JSON object a line.
 //!
-//! Owns the file format of `metrics.jsonl` and nothing of training. Each line is flushed as it is written, so that a run
-//! that is stopped or watched shows everything up to its last step.
+//! Owns the file format of `metrics.jsonl` and nothing of training. Each line is flushed as it is written, so that a
+//! run that is stopped or watched shows everything up to its last step.
 
 use std::fs::File;
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! The line a person watches during a run: step, losses, speed, time left.
 //!
-//! Draws through indicatif on a terminal and prints plain lines where there is none (a log file, CI). It goes to stderr, so
-//! that samples on stdout can be piped.
+//! Draws through indicatif on a terminal and prints plain lines where there is none (a log file, CI). It goes to
+//! stderr, so that samples on stdout can be piped.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

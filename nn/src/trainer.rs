@@ -1,7 +1,7 @@
 //! The training loop, as thin as it can be: batch, loss, gradients, clip, step.
 //!
-//! Owns the order of these and the learning rate of each step; what is printed, evaluated and saved is the caller's, who is
-//! called after every step and may end the run.
+//! Owns the order of these and the learning rate of each step; what is printed, evaluated and saved is the caller's,
+//! who is called after every step and may end the run.
 
 use std::ops::{ControlFlow, Range};
 
@@ -37,7 +37,8 @@ impl Trainer<'_> {
     /// Takes the steps: one batch each, `loss` in training mode, and `after` when the step is taken.
     ///
     /// # Errors
-    /// The first of a batch that could not be made, a mistake in the loss, a failure of the step, or an error of `after`.
+    /// The first of a batch that could not be made, a mistake in the loss, a failure of the step, or an error of
+    /// `after`.
     pub fn run<B>(
         &self,
         model: &impl Module,

@@ -14,7 +14,7 @@ pub enum Form {
     ExpandedFirst,
     /// Its last axis stored once and repeated.
     ExpandedLast,
-    /// Every second element, from the second on, of the first axis, and all but the first of the last.
+    /// Every second element, from the second on, of the first axis, and all but the first of the last (if that is another).
     Sliced,
 }
 
@@ -31,8 +31,8 @@ impl Form {
             Form::ExpandedFirst => stored.iter_mut().take(1).for_each(|d| *d = 1),
             Form::ExpandedLast => stored.iter_mut().rev().take(1).for_each(|d| *d = 1),
             Form::Sliced => {
-                stored.iter_mut().take(1).for_each(|d| *d *= 2);
-                stored.iter_mut().rev().take(1).for_each(|d| *d += 1);
+                stored.iter_mut().take(1).for_each(|d| *d = 2 * *d + 1);
+                stored.iter_mut().skip(1).last().into_iter().for_each(|d| *d += 1);
             }
         }
         stored
@@ -46,8 +46,7 @@ impl Form {
             Form::ExpandedFirst | Form::ExpandedLast => stored.expand(shape),
             Form::Sliced => match shape.len() {
                 0 => stored.clone(),
-                // A single axis is both the first and the last.
-                1 => stored.slice(0, 1..).slice_step(0, .., 2),
+                1 => stored.slice_step(0, 1.., 2),
                 _ => stored.slice_step(0, 1.., 2).slice(-1, 1..),
             },
         }

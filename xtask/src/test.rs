@@ -7,7 +7,7 @@ use crate::process::{self, Counts, cargo};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also the long tests: those marked `#[ignore]`, in release.
+    /// Also the long tests, those marked `#[ignore]`, in release; and loom's models of the pool's protocols.
     #[arg(long)]
     full: bool,
 }
@@ -30,6 +30,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     ];
     steps.extend(examples(&scratch));
     if args.full {
+        steps.push(("loom", loom()));
         steps.push(("long tests", cargo(["test", "--workspace", "--release", "--no-fail-fast", "--", "--ignored"])));
     }
     let mut outcomes = vec![measure("tidy", || crate::tidy::run().map(|()| Counts::default()).map_err(without_counts))];
@@ -43,6 +44,13 @@ pub fn run(args: &Args) -> Result<(), String> {
 fn documentation() -> Command {
     let mut command = cargo(["doc", "--workspace", "--no-deps", "--quiet"]);
     command.env("RUSTDOCFLAGS", "--deny warnings");
+    command
+}
+
+/// The pool's protocols under every interleaving.
+fn loom() -> Command {
+    let mut command = cargo(["test", "--package", "tapeflow-core", "--release", "--lib", "loom"]);
+    command.env("RUSTFLAGS", "--cfg loom");
     command
 }
 

@@ -49,13 +49,13 @@ impl Dump {
             let mut out = String::new();
             for id in world.topological(roots, pass == "record") {
                 let i = id.index();
-                let inputs: Vec<String> = world.inputs[i].iter().map(|x| format!("%{}", x.0)).collect();
+                let inputs: String = world.inputs[i].iter().map(|x| format!(" %{}", x.0)).collect();
                 let name = match world.bound[i] {
                     Some(input) => format!("input {input}"),
                     None => world.op[i].name().into_owned(),
                 };
                 let root = if roots.contains(&id) { " *" } else { "" };
-                let _ = writeln!(out, "%{}: {} = {name} {}{root}", id.0, describe(&world.ty[i]), inputs.join(" "));
+                let _ = writeln!(out, "%{}: {} = {name}{inputs}{root}", id.0, describe(&world.ty[i]));
             }
             out
         });

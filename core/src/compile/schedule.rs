@@ -49,7 +49,8 @@ pub(crate) fn schedule(
     steps: &[Drafted],
     outputs: &[(Id, Option<u32>)],
 ) -> Result<Program, (Id, Problem)> {
-    let isa = cpu::Isa::detect().map_err(|e| (Id(0), Problem::Setting(e.to_string())))?;
+    let first = steps.first().map_or(Id(0), |s| s.node);
+    let isa = cpu::Isa::detect().map_err(|e| (first, Problem::Setting(e.to_string())))?;
     let mut kernels: Vec<(Arc<dyn Executable>, Vec<Id>)> = Vec::with_capacity(steps.len());
     for step in steps {
         let (kernel, operands) = kernel_of(&step.draft);

@@ -62,9 +62,15 @@ impl World {
         id
     }
 
-    /// A value that is bound when the program runs; `op` and `inputs` say how it came about, if that is still known.
+    /// A value that is bound when the program runs; `op` and `inputs` say how it came about, if that is still known. It is the
+    /// same node as one that is computed alike: which values were read before must not change the order of cotangents.
     pub fn bind(&mut self, op: Op, inputs: Ids, ty: TensorType, input: u32) -> Id {
-        self.add(op, inputs, ty, Some(input))
+        if inputs.is_empty() {
+            return self.add(op, inputs, ty, Some(input));
+        }
+        let id = self.push(op, &inputs, ty);
+        self.bound[id.index()].get_or_insert(input);
+        id
     }
 
     /// Adds a node, or finds the one that computes the same.

@@ -97,7 +97,7 @@ impl Tensor {
                     let rule = format!("all extents but that of axis {axis} must agree").into();
                     return Err(Problem::Shapes { shapes, rule });
                 }
-                shape.0[axis] += t.shape()[axis];
+                shape.0[axis] = shape.0[axis].saturating_add(t.shape()[axis]);
             }
             Ok((axis, TensorType { shape, ..first.ty().clone() }))
         })();

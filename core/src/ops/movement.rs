@@ -152,14 +152,15 @@ impl Tensor {
         let written = extents.into_extents();
         let refuse = || Problem::Reshape { from: self.shape().clone(), to: format!("{:?}", &written[..]) };
         let made = (|| {
-            let known: usize = written.iter().filter(|&&d| d >= 0).map(|&d| d as usize).product();
-            let holes = written.iter().filter(|&&d| d < 0).count();
+            let product = |dims: &[usize]| dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(refuse);
+            let extents: SmallVec<[usize; 6]> = written.iter().filter(|&&d| d >= 0).map(|&d| d as usize).collect();
+            let (known, holes) = (product(&extents)?, written.len() - extents.len());
             if holes > 1 || written.iter().any(|&d| d < -1) {
                 return Err(refuse());
             }
             let left = if known == 0 { 0 } else { self.numel() / known };
             let shape = Shape(written.iter().map(|&d| if d < 0 { left } else { d as usize }).collect());
-            if shape.numel() != self.numel() || (holes == 1 && known == 0) {
+            if product(&shape)? != self.numel() || (holes == 1 && known == 0) {
                 return Err(refuse());
             }
             Ok((Movement::Reshape, shape))
@@ -310,6 +311,8 @@ impl Tensor {
                 let range = format!("{}..{}", end(written.0), end(written.1));
                 Problem::Range { range, axis, shape: self.shape().clone() }
             })?;
+            // A longer step takes the same one element, and is no stride that memory could have.
+            let step = step.min(extent.max(1));
             let mut parts: SmallVec<[(usize, usize); 6]> = smallvec::smallvec![(0, 1); self.ndim()];
             parts[axis] = (start, step);
             let mut dims = self.shape().0.clone();

@@ -69,6 +69,9 @@ impl std::fmt::Debug for Workspace {
 /// Below this many nanoseconds of work, waking a worker costs more than it brings.
 const INLINE_BELOW: u64 = 12_000;
 
+/// Threads cannot refuse scratch; from this many bytes on a run asks first whether they can be had.
+const PROBED_SCRATCH: usize = 1 << 24;
+
 /// A failure of a run: which step's origin, and what.
 pub(crate) struct Failure {
     pub origin: u32,
@@ -133,6 +136,10 @@ impl Program {
         outputs: &[Arc<Buffer>],
         scalars: &[u64],
     ) -> Result<(), Failure> {
+        if self.scratch_bytes > PROBED_SCRATCH {
+            let memory = |problem| Failure { origin: 0, problem };
+            Buffer::new(self.scratch_bytes, "the scratch of a thread").map_err(memory)?;
+        }
         let mut workspace = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         workspace.addresses.clear();
         workspace.addresses.extend(self.operands.iter().map(|place| match *place {

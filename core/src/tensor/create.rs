@@ -39,7 +39,7 @@ impl Tensor {
     #[track_caller]
     pub fn from_slice<T: Element>(data: &[T], shape: impl Into<Shape>) -> Tensor {
         let (site, shape) = (Site::here(), shape.into());
-        let fits = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) == Some(data.len());
+        let fits = shape.is_addressable(size_of::<T>()) && shape.numel() == data.len();
         let ty = TensorType { dtype: T::DTYPE, shape, device: Device::current() };
         let buffer = match fits {
             true => Buffer::from_bytes(T::bytes(data)),
@@ -56,8 +56,8 @@ impl Tensor {
     pub fn from_bytes(bytes: &[u8], dtype: DType, shape: impl Into<Shape>) -> Tensor {
         let (site, shape) = (Site::here(), shape.into());
         let ty = TensorType { dtype, shape, device: Device::current() };
-        let wanted = ty.shape.iter().try_fold(dtype.size(), |n, &d| n.checked_mul(d));
-        let buffer = match wanted == Some(bytes.len()) {
+        let fits = ty.shape.is_addressable(dtype.size()) && ty.shape.numel() * dtype.size() == bytes.len();
+        let buffer = match fits {
             true => Buffer::from_bytes(bytes),
             false => Err(Problem::Length { found: bytes.len() / dtype.size(), shape: ty.shape.clone() }),
         };

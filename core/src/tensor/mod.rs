@@ -91,7 +91,7 @@ impl Tensor {
             let problem = Problem::Devices { left: ty.device.to_string(), right: other.ty().device.to_string() };
             return Tensor::mistake(Error::new(op.name(), problem, site), ty);
         }
-        if ty.shape.iter().try_fold(ty.dtype.size(), |n, &d| n.checked_mul(d)).is_none_or(|n| n > isize::MAX as usize) {
+        if !ty.shape.is_addressable(ty.dtype.size()) {
             let problem = Problem::Argument(format!("the result {} would have more bytes than there are addresses", ty.shape).into());
             return Tensor::mistake(Error::new(op.name(), problem, site), ty);
         }

@@ -14,9 +14,16 @@ use crate::program::kernel::Dims;
 pub struct Shape(pub(crate) Dims);
 
 impl Shape {
-    /// How many elements: the product of the extents, 1 for a scalar.
+    /// How many elements: the product of the extents, 1 for a scalar. Of a shape that no tensor can have it saturates.
     pub fn numel(&self) -> usize {
-        self.0.iter().product()
+        self.0.iter().fold(1, |n: usize, &d| n.saturating_mul(d))
+    }
+
+    /// Whether elements of `size` bytes have offsets an address can have, on every axis: beside an axis of 0 too, strides must not
+    /// overflow.
+    pub(crate) fn is_addressable(&self, size: usize) -> bool {
+        let bytes = self.0.iter().try_fold(size, |n, &d| n.checked_mul(d.max(1)));
+        bytes.is_some_and(|n| n <= isize::MAX as usize)
     }
 
     /// The shape both broadcast to under NumPy's rule: aligned at the last axis, extents equal or 1.
@@ -184,15 +191,20 @@ pub trait IntoRange {
     fn into_range(self) -> (Option<isize>, Option<isize>);
 }
 
+/// An end as written. One that no `isize` holds lies beyond every axis; it must not wrap around and count from the end.
+fn to_isize<T: TryInto<isize>>(end: T) -> isize {
+    end.try_into().unwrap_or(isize::MAX)
+}
+
 fn bounds<T: Copy>(range: impl RangeBounds<T>, cast: impl Fn(T) -> isize) -> (Option<isize>, Option<isize>) {
     let start = match range.start_bound() {
         Bound::Included(&s) => Some(cast(s)),
-        Bound::Excluded(&s) => Some(cast(s) + 1),
+        Bound::Excluded(&s) => Some(cast(s).saturating_add(1)),
         Bound::Unbounded => None,
     };
     let end = match range.end_bound() {
         // `..=-1` ends with the last element, not before the first.
-        Bound::Included(&e) => Some(cast(e)).and_then(|e| if e == -1 { None } else { Some(e + 1) }),
+        Bound::Included(&e) => Some(cast(e)).and_then(|e| if e == -1 { None } else { Some(e.saturating_add(1)) }),
         Bound::Excluded(&e) => Some(cast(e)),
         Bound::Unbounded => None,
     };
@@ -208,16 +220,16 @@ impl IntoRange for RangeFull {
 macro_rules! integer_ranges {
     ($($t:ty),*) => {$(
         impl IntoRange for Range<$t> {
-            fn into_range(self) -> (Option<isize>, Option<isize>) { bounds(self, |v: $t| v as isize) }
+            fn into_range(self) -> (Option<isize>, Option<isize>) { bounds(self, to_isize) }
         }
         impl IntoRange for RangeFrom<$t> {
-            fn into_range(self) -> (Option<isize>, Option<isize>) { bounds(self, |v: $t| v as isize) }
+            fn into_range(self) -> (Option<isize>, Option<isize>) { bounds(self, to_isize) }
         }
         impl IntoRange for RangeTo<$t> {
-            fn into_range(self) -> (Option<isize>, Option<isize>) { bounds(self, |v: $t| v as isize) }
+            fn into_range(self) -> (Option<isize>, Option<isize>) { bounds(self, to_isize) }
         }
         impl IntoRange for RangeInclusive<$t> {
-            fn into_range(self) -> (Option<isize>, Option<isize>) { bounds(self, |v: $t| v as isize) }
+            fn into_range(self) -> (Option<isize>, Option<isize>) { bounds(self, to_isize) }
         }
     )*};
 }
@@ -257,6 +269,8 @@ mod tests {
         assert_eq!(resolve_range((..).into_range(), 0), Some((0, 0)));
         assert_eq!(resolve_range((2..9).into_range(), 5), None);
         assert_eq!(resolve_range((3..2).into_range(), 5), None);
+        assert_eq!(resolve_range((1..usize::MAX).into_range(), 5), None);
+        assert_eq!(resolve_range((0..=isize::MAX).into_range(), 5), None);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The text the example trains on if it is given none: tales of a village by the sea, made by a small grammar.
 //!
-//! Owns the text's size, its random numbers and the order of its pieces. The text is a pure function of nothing: the same
-//! bytes on every machine, so that results can be compared. What the village looks like stands in `village`, what can be
-//! written about it in `pieces`, `talk` and `verse`.
+//! Owns the text's size, its random numbers and the order of its pieces. The text is a pure function of nothing: the
+//! same bytes on every machine, so that results can be compared. What the village looks like stands in `village`, what
+//! can be written about it in `pieces`, `talk` and `verse`.
 
 mod pieces;
 mod talk;

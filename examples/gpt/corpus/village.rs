@@ -155,19 +155,23 @@ macro_rules! troubles {
 }
 
 troubles! {
-    "the chair had a broken leg" "carpenter" "cut a new leg and fixed it with two nails" "The chair stood as firm as a rock";
+    "the chair had a broken leg" "carpenter" "cut a new leg and fixed it with two nails"
+        "The chair stood as firm as a rock";
     "the door would not close" "carpenter" "planed the wood until it fitted" "The door closed without a sound";
     "the knife was dull" "smith" "ground the blade on the wheel" "The knife could cut a hair";
     "the kettle had a hole" "smith" "closed the hole with a drop of iron" "The kettle sang on the stove again";
     "there was no bread for the guests" "baker" "put six loaves into the oven" "The whole house smelled of bread";
     "the cake had burned" "baker" "mixed flour, eggs and honey for another" "The new cake was light and sweet";
-    "the boat was gone from the pier" "fisher" "rowed out and brought it back on a rope" "The boat lay safe at the pier";
+    "the boat was gone from the pier" "fisher" "rowed out and brought it back on a rope"
+        "The boat lay safe at the pier";
     "there was nothing left for supper" "fisher" "came with nine small fish in a bucket" "There was fish for everyone";
     "the sack of flour was empty" "miller" "filled it to the brim" "There was enough flour for a month";
     "the mice had found the grain" "miller" "hung the sacks high under the roof" "The mice went away hungry";
     "nobody could read the old letter" "teacher" "read it slowly, word by word" "At last they knew what it said";
-    "the children had lost count of the sheep" "teacher" "counted them twice, in pairs" "There were twelve, and not one was missing";
-    "the beans were dry and brown" "gardener" "carried water from the well all evening" "In the morning the beans were green";
+    "the children had lost count of the sheep" "teacher" "counted them twice, in pairs"
+        "There were twelve, and not one was missing";
+    "the beans were dry and brown" "gardener" "carried water from the well all evening"
+        "In the morning the beans were green";
     "the snails had eaten the cabbage" "gardener" "put ashes around every plant" "The next cabbage grew round and big";
     "the path was too dark to walk" "keeper" "turned the great light toward the hill" "The path lay bright as day";
     "a ship was near the rocks" "keeper" "rang the bell and lit the lamp" "The ship turned in time";

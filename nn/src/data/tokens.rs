@@ -78,7 +78,8 @@ impl TokenDataset {
         Ok(gather(tokens, &starts, block))
     }
 
-    /// The whole split in consecutive blocks, `batch` at a time; its last tokens, too few for a block, make a shorter one.
+    /// The whole split in consecutive blocks, `batch` at a time; its last tokens, too few for a block, make a shorter
+    /// one.
     ///
     /// Together the batches predict every token of the split but the first, once.
     pub fn consecutive_blocks(&self, split: Split, batch: usize, block: usize) -> impl Iterator<Item = Blocks> + '_ {

@@ -7,8 +7,8 @@ use crate::module::Forward;
 
 /// Zeroes elements at random while training, and scales the rest by `1 / (1 − p)`; in evaluation it is the identity.
 ///
-/// Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting"; scaled in training rather
-/// than in evaluation, as is common.
+/// Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting"; scaled in training
+/// rather than in evaluation, as is common.
 ///
 /// ```
 /// use tapeflow_nn::{Dropout, Forward, ModuleExt, Tensor, DType};

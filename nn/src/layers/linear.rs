@@ -40,7 +40,8 @@ impl Linear {
     /// The same from a generator of one's own.
     ///
     /// # Formula
-    /// The weight by [`init::kaiming_uniform`] with a = √5, which makes its bound 1/√inputs; the bias uniform in ±1/√inputs.
+    /// The weight by [`init::kaiming_uniform`] with a = √5, which makes its bound 1/√inputs; the bias uniform in
+    /// ±1/√inputs.
     /// # Errors
     /// If there is no memory for it.
     pub fn drawn(inputs: usize, outputs: usize, generator: &Generator) -> Result<Self> {

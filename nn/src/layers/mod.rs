@@ -1,4 +1,5 @@
-//! The layers, one per file. A layer is a plain struct of parameters and settings; its weights can be set through its fields.
+//! The layers, one per file. A layer is a plain struct of parameters and settings; its weights can be set through its
+//! fields.
 
 mod activation;
 mod dropout;

@@ -125,8 +125,8 @@ pub trait ModuleExt: Module {
         Summary::of(self)
     }
 
-    /// Tells every parameter its path in this module, which gradients and errors then use. The last root that does so wins;
-    /// models do it when they are built, and optimizers when they are given a model.
+    /// Tells every parameter its path in this module, which gradients and errors then use. The last root that does so
+    /// wins; models do it when they are built, and optimizers when they are given a model.
     fn stamp_paths(&self) {
         for (path, parameter) in self.named_parameters() {
             parameter.set_path(&path);

@@ -36,13 +36,15 @@ pub struct Vjp {
     pub parameters: Gradients,
 }
 
-/// A module that maps a tensor to a tensor and may be used from any thread: what [`Sequential`](crate::Sequential) holds.
+/// A module that maps a tensor to a tensor and may be used from any thread: what [`Sequential`](crate::Sequential)
+/// holds.
 pub trait Layer: Module + Forward + Send + Sync {}
 
 impl<L: Module + Forward + Send + Sync + ?Sized> Layer for L {}
 
-/// Runs `forward` on leaves of its own in the place of `inputs`, and its backward side from `cotangent`: the inputs' cotangents,
-/// the output, and the gradients of all parameters reached. Inputs that cannot have a cotangent, or are not reached, get zeros.
+/// Runs `forward` on leaves of its own in the place of `inputs`, and its backward side from `cotangent`: the inputs'
+/// cotangents, the output, and the gradients of all parameters reached. Inputs that cannot have a cotangent, or are not
+/// reached, get zeros.
 #[track_caller]
 pub(crate) fn isolate(
     inputs: &[&Tensor],

@@ -1,7 +1,8 @@
 //! Models as trees of modules: what a module is, how it is walked, and what can be asked of every one.
 //!
-//! A module is a plain struct whose fields are parameters, buffers and other modules. It is walked by a [`Visitor`]; the
-//! paths (`h.3.mlp.c_fc.weight`) come from the walk and are the names everything else uses. Knows no particular layer.
+//! A module is a plain struct whose fields are parameters, buffers and other modules. It is walked by a [`Visitor`];
+//! the paths (`h.3.mlp.c_fc.weight`) come from the walk and are the names everything else uses. Knows no particular
+//! layer.
 
 mod buffer;
 mod containers;

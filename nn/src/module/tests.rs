@@ -93,8 +93,8 @@ fn a_state_that_does_not_fit_changes_nothing_and_says_everything() {
     let error = net.load_state(state).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the state does not fit the module\n  missing (1): norms.0.weight\n  unexpected (1): norm.0.weight\n  of another \
-         shape or dtype (1): `first.bias` is f32 (4,) and should be f32 (3,)"
+        "the state does not fit the module\n  missing (1): norms.0.weight\n  unexpected (1): norm.0.weight\n  \
+         of another shape or dtype (1): `first.bias` is f32 (4,) and should be f32 (3,)"
     );
     assert!(matches!(error, Error::CheckpointMismatch { .. }));
     assert_eq!(net.first.weight.tensor().to_vec::<f32>().unwrap(), [1.0; 9]);

@@ -1,7 +1,8 @@
 //! Optimizers: from gradients to new versions of the parameters.
 //!
-//! Each rule is one `#[kernel]`, applied to every parameter in the same step; what all rules share (groups, state by name, the
-//! transaction) stands in `roster`. A step either replaces every parameter and all state, or, if it fails, nothing.
+//! Each rule is one `#[kernel]`, applied to every parameter in the same step; what all rules share (groups, state by
+//! name, the transaction) stands in `roster`. A step either replaces every parameter and all state, or, if it fails,
+//! nothing.
 
 mod adam;
 mod roster;
@@ -19,12 +20,12 @@ use crate::error::Result;
 
 /// Something that turns gradients into new versions of the parameters it was given.
 pub trait Optimizer {
-    /// Takes one step. Parameters without a gradient, frozen ones among them, stay as they are; gradients of parameters that
-    /// are not this optimizer's are passed over.
+    /// Takes one step. Parameters without a gradient, frozen ones among them, stay as they are; gradients of parameters
+    /// that are not this optimizer's are passed over.
     ///
     /// # Errors
-    /// Any mistake or failure of the forward or backward pass or of the step itself; parameters, state and step count are
-    /// then as they were before.
+    /// Any mistake or failure of the forward or backward pass or of the step itself; parameters, state and step count
+    /// are then as they were before.
     fn step(&mut self, gradients: Gradients) -> Result<()>;
 
     /// The learning rate of the next step.

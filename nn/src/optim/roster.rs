@@ -141,9 +141,9 @@ impl Roster {
 
     /// Updates every parameter that has a gradient, in one transaction.
     ///
-    /// `scalars` computes a rule's host numbers once for all parameters of one group. Groups are told apart by what they
-    /// were given and never by the numbers that come of it (at a learning rate of 0 many agree), so that the program
-    /// stays the same whatever the numbers are.
+    /// `scalars` computes a rule's host numbers once for all parameters of one group. Groups are told apart by what
+    /// they were given and never by the numbers that come of it (at a learning rate of 0 many agree), so that the
+    /// program stays the same whatever the numbers are.
     pub fn step<const S: usize>(
         &mut self,
         gradients: Gradients,

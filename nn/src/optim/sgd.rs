@@ -33,8 +33,8 @@ fn nesterov(p: f32, g: f32, b: f32, decay: f32, mu: f32, share: f32, rate: f32) 
 ///
 /// # Formula
 /// `g ← g + λ p`; `b ← μ b + (1 − τ) g`, at the first step `b ← g`; then `p ← p − η b`, or with Nesterov
-/// `p ← p − η (g + μ b)`. Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning", in
-/// PyTorch's form. Defaults: η 1e-3, μ, τ, λ 0.
+/// `p ← p − η (g + μ b)`. Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning",
+/// in PyTorch's form. Defaults: η 1e-3, μ, τ, λ 0.
 ///
 /// ```
 /// use tapeflow_nn::{Forward, Linear, Optimizer, Sgd, Tensor, DType};

@@ -1,0 +1,253 @@
+//! The examples as users start them, but short: exit codes, what they leave, what they say about bad input.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The built example. Cargo builds examples with the tests it runs, but not for a single `--test`; so it is asked for.
+fn example(name: &str) -> Command {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        // <target>/<profile>/deps/<test>
+        let profile_folder = test.parent().and_then(Path::parent).unwrap();
+        let profile = match profile_folder.file_name().and_then(|name| name.to_str()).unwrap() {
+            "debug" => "dev",
+            other => other,
+        };
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--example", "xor", "--example", "gpt", "--profile", profile, "--target-dir"]);
+        cargo.arg(profile_folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(cargo.status().unwrap().success(), "the examples do not build");
+        profile_folder.join("examples")
+    });
+    Command::new(folder.join(name).with_extension(std::env::consts::EXE_EXTENSION))
+}
+
+/// An empty folder, which a test works in and which goes with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("tapeflow-examples-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn gpt(&self, words: &[&str]) -> Output {
+        example("gpt").args(words).current_dir(&self.0).output().unwrap()
+    }
+
+    fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        std::fs::write(self.0.join(name), contents).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn succeeded(output: &Output) -> &str {
+    assert!(output.status.success(), "{}: {}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The first line on stderr, after having found the exit code and the words right.
+fn refused(output: &Output, code: i32, words: &[&str]) {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.starts_with("error: "), "{said}");
+    let line = said.lines().next().unwrap();
+    for word in words {
+        assert!(line.contains(word), "{word} is missing in: {said}");
+    }
+}
+
+const SHORT: [&str; 6] = ["--config", "tiny", "--steps", "20", "--tokens", "40"];
+
+#[test]
+fn xor_is_learned_twice_with_the_same_gradients() {
+    let output = example("xor").output().unwrap();
+    let said = succeeded(&output);
+    assert_eq!(said.matches("at the end").count(), 2);
+    assert_eq!(said.matches("1 xor 0 =  1.0").count(), 2, "{said}");
+    assert!(said.contains("differ by"), "{said}");
+
+    let drawing = example("xor").arg("--dot").output().unwrap();
+    let drawing = succeeded(&drawing);
+    assert!(drawing.starts_with("digraph {") && drawing.trim_end().ends_with('}') && drawing.contains("tanh"));
+
+    refused(&example("xor").args(["--steps", "0"]).output().unwrap(), 2, &["--steps"]);
+    refused(&example("xor").args(["--steps", "1"]).output().unwrap(), 1, &["the loss ends at", "--steps"]);
+}
+
+#[test]
+fn a_run_leaves_metrics_a_checkpoint_and_a_chart() {
+    let folder = Folder::new("run");
+    let output = folder.gpt(&SHORT);
+    let said = succeeded(&output);
+    for part in ["sample before training", "sample after 10 of 20 steps", "sample after 20 steps", "validation loss"] {
+        assert!(said.contains(part), "{part} is missing in: {said}");
+    }
+    assert!(text(&output.stderr).contains("step 20/20"), "{}", text(&output.stderr));
+
+    let lines: Vec<serde_json::Value> =
+        folder.read("runs/gpt/metrics.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 21);
+    for (step, line) in lines.iter().enumerate() {
+        assert_eq!(line["step"], step);
+        let trained = ["train_loss", "learning_rate", "tokens_per_second"].map(|name| line[name].is_f64());
+        assert_eq!(trained, [step < 20; 3], "{line}");
+        // Evaluated every tenth of the run.
+        assert_eq!(line["val_loss"].is_f64(), step % 2 == 0, "{line}");
+    }
+    let loss = |line: &serde_json::Value| line["val_loss"].as_f64().unwrap();
+    assert!(loss(&lines[20]) < loss(&lines[0]) - 0.3, "{} to {}", loss(&lines[0]), loss(&lines[20]));
+    assert!(folder.read("runs/gpt/loss.svg").starts_with("<svg"));
+    for file in ["config.json", "tokenizer.json"] {
+        serde_json::from_str::<serde_json::Value>(&folder.read(&format!("runs/gpt/checkpoint/{file}"))).unwrap();
+    }
+
+    // A second run does not touch the first, and repeats it.
+    succeeded(&folder.gpt(&[&SHORT[..], &["--threads", "3"]].concat()));
+    let model = |run: &str| std::fs::read(folder.0.join(run).join("checkpoint/model.safetensors")).unwrap();
+    assert!(model("runs/gpt") == model("runs/gpt-2"), "the same seed gave another model");
+    assert_eq!(folder.names(), ["runs"]);
+}
+
+#[test]
+fn the_whole_validation_split_comes_last() {
+    let folder = Folder::new("full");
+    let words: String = (0..400).map(|i| format!("{} sheep, ", i * 7919 % 1000)).collect();
+    folder.write("sheep.txt", words);
+    let run = ["--data", "sheep.txt", "--eval", "full", "--block-size", "16", "--out", "out"];
+    let output = folder.gpt(&[&SHORT[..], &run].concat());
+    let said = succeeded(&output);
+    let metrics = folder.read("out/metrics.jsonl");
+    let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    let full = last["val_loss_full"].as_f64().unwrap();
+    assert!(full > 0.5 && full < 4.0 && metrics.matches("val_loss_full").count() == 1, "{last}");
+    assert!(said.contains(&format!("validation loss {full:.4} (whole split)")), "{said}");
+
+    // The checkpoint is sampled without the text, the same each time, from the run's folder and from its own.
+    std::fs::remove_file(folder.0.join("sheep.txt")).unwrap();
+    let sample = |dir: &str, more: &[&str]| {
+        let output = folder.gpt(&[&["--load", dir, "--generate", "12 sh", "--tokens", "30"], more].concat());
+        succeeded(&output).to_owned()
+    };
+    let first = sample("out", &[]);
+    assert!(first.starts_with("12 sh") && first.trim_end_matches('\n').chars().count() <= 35, "{first:?}");
+    assert_eq!(first, sample("out/checkpoint", &["--threads", "1"]));
+    assert_ne!(first, sample("out", &["--seed", "9", "--temperature", "2"]));
+    assert_eq!(sample("out", &["--temperature", "0"]), sample("out", &["--top-k", "1", "--seed", "5"]));
+
+    refused(&folder.gpt(&["--load", "out", "--generate", "12 §"]), 2, &["'§'", "character 3", "'e'"]);
+    refused(&folder.gpt(&["--load", "out", "--generate", ""]), 2, &["the prompt is empty"]);
+    refused(&folder.gpt(&["--load", "nowhere", "--generate", "1"]), 1, &["no checkpoint in nowhere", "config.json"]);
+    refused(
+        &folder.gpt(&["--load", "out", "--generate", "1", "--steps", "3"]),
+        2,
+        &["--steps has no meaning with --load"],
+    );
+    damage_is_noticed(&folder);
+}
+
+/// Each file of the checkpoint in `out`, cut short, gone, or of another model.
+fn damage_is_noticed(folder: &Folder) {
+    let path = |file: &str| format!("out/checkpoint/{file}");
+    let model = std::fs::read(folder.0.join(path("model.safetensors"))).unwrap();
+    let config = folder.read(&path("config.json"));
+    let tokenizer = folder.read(&path("tokenizer.json"));
+    let sample = || folder.gpt(&["--load", "out", "--generate", "1"]);
+
+    for cut in [0, 5, model.len() / 2, model.len() - 1] {
+        folder.write(&path("model.safetensors"), &model[..cut]);
+        refused(&sample(), 1, &["model.safetensors"]);
+    }
+    folder.write(&path("model.safetensors"), &model);
+    for (old, new, said) in [
+        ("\"n_layer\": 2", "\"n_layer\": 1", "unexpected (6): h.1."),
+        ("\"n_embd\": 32", "\"n_embd\": 30", "of another shape"),
+        ("\"n_embd\": 32", "\"n_embd\": 4000000000", "at least"),
+        ("\"n_head\": 2", "\"n_head\": 5", "n_head 5"),
+        ("\"n_head\": 2", "\"n_heads\": 2", "n_heads"),
+        ("}", "", "config.json"),
+    ] {
+        assert!(config.contains(old), "{config}");
+        folder.write(&path("config.json"), config.replace(old, new));
+        refused(&sample(), 1, &[said]);
+    }
+    folder.write(&path("config.json"), &config);
+    folder.write(&path("tokenizer.json"), tokenizer.replacen("sh", "s", 1).replacen("hs", "s", 1).replacen('p', "", 1));
+    refused(&sample(), 1, &["tokenizer.json"]);
+    folder.write(&path("tokenizer.json"), &tokenizer);
+    succeeded(&sample());
+    std::fs::remove_file(folder.0.join(path("config.json"))).unwrap();
+    refused(&sample(), 1, &["no checkpoint in out"]);
+}
+
+#[test]
+fn bad_input_is_named_and_nothing_is_left() {
+    let folder = Folder::new("bad");
+    folder.write("short.txt", "A text of one line.");
+    folder.write("bytes.txt", b"caf\xE9");
+    folder.write("slip.toml", "n_layer = 2\nn_leyer = 3\n");
+    folder.write("nan.toml", "learning_rate = nan\n");
+    let before = folder.names();
+    let cases: &[(&[&str], i32, &[&str])] = &[
+        (&["--data", "none.txt"], 1, &["none.txt", "No such file"]),
+        (&["--data", "short.txt"], 1, &["short.txt is too short", "19 characters", "65 of each"]),
+        (&["--data", "bytes.txt"], 1, &["bytes.txt", "UTF-8", "byte 3"]),
+        (&["--config", "huge"], 2, &["`huge`", "tiny, cpu, baby, gpt2", ".toml"]),
+        (&["--config", "none.toml"], 2, &["none.toml"]),
+        (&["--config", "slip.toml"], 2, &["slip.toml", "line 2", "n_leyer", "`n_layer`"]),
+        (&["--config", "nan.toml"], 2, &["learning-rate is NaN", "above 0"]),
+        (&["--learning-rate", "0"], 2, &["learning-rate is 0", "above 0"]),
+        (&["--learning-rate", "-1e-3"], 2, &["learning-rate is -0.001", "above 0"]),
+        (&["--min-lr", "1"], 2, &["min-lr is 1", "at most learning-rate"]),
+        (&["--steps", "0"], 2, &["'0' for '--steps", "at least 1"]),
+        (&["--steps", "-5"], 2, &["'-5' for '--steps", "at least 1"]),
+        (&["--batch-size", "many"], 2, &["'many' for '--batch-size", "whole number"]),
+        (&["--n-embd", "130", "--n-head", "4"], 2, &["130 is no multiple of n-head 4", "128 or 132"]),
+        (&["--dropout", "1"], 2, &["dropout is 1", "below 1"]),
+        (&["--beta1", "NaN"], 2, &["beta1 is NaN", "below 1"]),
+        (&["--weight-decay", "inf"], 2, &["weight-decay is inf", "at least 0"]),
+        (&["--grad-clip", "-1"], 2, &["grad-clip is -1", "at least 0"]),
+        (&["--device", "abacus"], 2, &["`abacus`", "cpu, reference"]),
+        (&["--threads", "0"], 2, &["--threads", "at least 1"]),
+        (&["--eval", "half"], 2, &["--eval", "`full` or"]),
+        (&["--top-k", "0"], 2, &["--top-k", "at least 1"]),
+        (&["--temperature", "-0.5"], 2, &["--temperature", "at least 0"]),
+        (&["--generate", "Once"], 2, &["required"]),
+        (&["--out", "short.txt/run", "--steps", "1"], 1, &["short.txt"]),
+    ];
+    for (words, code, said) in cases {
+        refused(&folder.gpt(words), *code, said);
+        assert_eq!(folder.names(), before, "{words:?} left something");
+    }
+}
+
+#[test]
+fn a_run_that_diverges_says_so() {
+    let folder = Folder::new("diverge");
+    let flags = ["--learning-rate", "1e30", "--grad-clip", "0", "--warmup-steps", "0"];
+    refused(&folder.gpt(&[&SHORT[..], &flags].concat()), 1, &["diverged", "--learning-rate"]);
+}

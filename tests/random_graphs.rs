@@ -1,0 +1,345 @@
+//! Random graphs: fused and unfused programs, any number of threads and any order of reading give the same bits, and the
+//! reference agrees. And operations called with arbitrary arguments: each works or gives an `Err`, none panics.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed};
+use tapeflow::registry::ops;
+use tapeflow::{DType, Device, Generator, Result, Tensor, grad, set_memory_limit, set_threads, without_fusion};
+
+/// The same cases on every run.
+fn config(cases: u32) -> Config {
+    Config { cases, rng_seed: RngSeed::Fixed(20), failure_persistence: None, ..Config::default() }
+}
+
+/// One operation of a random graph: which, and what it takes its operands and attributes from.
+type Step = (u8, u8, u8, u8);
+
+/// A graph: its leaves' shapes, and its operations.
+#[derive(Clone, Debug)]
+struct Graph {
+    leaves: Vec<Vec<usize>>,
+    steps: Vec<Step>,
+    dtype: DType,
+    /// As many elements as a value may have.
+    largest: usize,
+}
+
+fn graphs(dtype: DType) -> impl Strategy<Value = Graph> {
+    let extent = prop_oneof![3 => 1usize..6, 1 => Just(16usize), 1 => Just(33usize), 1 => Just(70usize)];
+    let leaf = vec(extent, 1..4).prop_filter("moderate", |shape| shape.iter().product::<usize>() <= 5000);
+    let steps = vec(any::<Step>(), 1..16);
+    (vec(leaf, 2..4), steps).prop_map(move |(leaves, steps)| Graph { leaves, steps, dtype, largest: 20_000 })
+}
+
+/// Graphs with so much work in a step that several threads take part.
+fn large_graphs() -> impl Strategy<Value = Graph> {
+    let leaf = (1usize..4, 30usize..140, 30usize..300).prop_map(|(a, b, c)| vec![a, b, c]);
+    let leaf = prop_oneof![3 => leaf, 1 => (60usize..300, 90usize..200).prop_map(|(a, b)| vec![a, b])];
+    (vec(leaf, 2..4), vec(any::<Step>(), 2..12))
+        .prop_map(|(leaves, steps)| Graph { leaves, steps, dtype: DType::F32, largest: 300_000 })
+}
+
+impl Graph {
+    fn leaves(&self) -> Vec<Tensor> {
+        let leaf = |(i, shape): (usize, &Vec<usize>)| {
+            let generator = Generator::new(i as u64);
+            let values: Vec<f64> =
+                (0..shape.iter().product()).map(|_| f64::from(generator.next_f32()) * 2.0 - 1.0).collect();
+            match self.dtype {
+                DType::F32 => Tensor::from_vec(values.iter().map(|&v| v as f32).collect(), shape),
+                _ => Tensor::from_vec(values, shape),
+            }
+        };
+        self.leaves.iter().enumerate().map(leaf).collect()
+    }
+
+    /// Everything that is computed: values on the way, a loss, and its gradients.
+    fn record(&self) -> Result<Vec<Tensor>> {
+        let leaves = self.leaves();
+        let mut values = leaves.clone();
+        for &step in &self.steps {
+            let next = apply(&values, step);
+            if next.numel() <= self.largest && next.numel() > 0 {
+                values.push(next);
+            }
+        }
+        let loss = values.iter().rev().take(4).chain(&leaves).map(|v| (v * v).mean()).reduce(|a, b| a + b);
+        let loss = loss.unwrap_or_else(|| Tensor::scalar(0.0f32));
+        let gradients = grad(&loss, &leaves.iter().collect::<Vec<_>>())?;
+        let mut results: Vec<Tensor> = values[leaves.len()..].iter().rev().take(3).cloned().collect();
+        results.push(loss);
+        results.extend(gradients);
+        Ok(results)
+    }
+
+    /// As bits, or as numbers where there are no bits to compare. All NaNs are one.
+    fn run(&self, together: bool) -> Result<Vec<Vec<f64>>> {
+        let results = self.record()?;
+        if together {
+            Tensor::realize_all(&results.iter().collect::<Vec<_>>())?;
+        }
+        results.iter().map(numbers).collect()
+    }
+}
+
+fn numbers(x: &Tensor) -> Result<Vec<f64>> {
+    Ok(match x.dtype() {
+        DType::F32 => x.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
+        _ => x.to_vec::<f64>()?,
+    })
+}
+
+/// The operation that `step` names, on values so far. Results stay of magnitude 1.
+fn apply(values: &[Tensor], (op, first, second, attribute): Step) -> Tensor {
+    let x = &values[usize::from(first) % values.len()];
+    let y = &values[usize::from(second) % values.len()];
+    let attribute = usize::from(attribute);
+    let axis = if x.ndim() == 0 { 0 } else { attribute % x.ndim() };
+    let extent = x.shape().get(axis).copied().unwrap_or(1);
+    // An operand of any shape as one that broadcasts.
+    let fitting = if x.shape().broadcast(y.shape()).is_some() { y.clone() } else { y.mean() };
+    match (op % 27, x.ndim()) {
+        (0, _) => x + &fitting,
+        (1, _) => x * &fitting,
+        (2, _) => (x - &fitting) / (fitting.square() + 1.0),
+        (3, _) => x.maximum(&fitting),
+        (4, _) => x.tanh(),
+        (5, _) => (x * 1.5).sin(),
+        (6, _) => x.gelu(),
+        (7, _) => x.tanh().exp() * 0.4,
+        (8, _) => x.gt(&fitting).where_(&x.abs(), &(&fitting * 0.5)),
+        (9, 1..) => x.transpose(axis as isize, -1),
+        (10, _) => x.reshape([-1]),
+        (11, 1..) => x.slice_step(axis as isize, extent / 3.., 1 + attribute % 2),
+        (12, _) => x.unsqueeze(0).expand([&[2 + attribute % 2], &x.shape()[..]].concat()),
+        (13, _) => x.pad(&vec![(attribute % 2, attribute / 2 % 2); x.ndim()]),
+        (14, 1..) => Tensor::cat(&[x, &(x * 0.5), x], axis as isize),
+        (15, 1..) => x.sum_dim([axis], attribute % 3 == 0) / extent as f64,
+        (16, 1..) => x.mean_dim([axis], attribute % 3 == 0),
+        (17, 1..) => x.max_dim([axis], attribute % 3 == 0),
+        (18, 2..) => x.matmul(&x.t()) / x.shape()[x.ndim() - 1] as f64,
+        (19, 2..) if y.ndim() == 2 && y.shape()[0] == x.shape()[x.ndim() - 1] => x.matmul(y) * 0.3,
+        (19, 2..) => x.t().matmul(x) / x.shape()[x.ndim() - 2] as f64,
+        (20, 1..) => x.softmax(axis as isize),
+        (21, 1..) => x.log_softmax(-1) * 0.3,
+        (22, 1..) => {
+            let last = x.shape()[x.ndim() - 1];
+            let weight = y.mean() + x.slice(0, ..1).reshape([-1]).slice(0, ..1).expand([last]) * 0.1;
+            x.layer_norm(&weight, None, 0.1)
+        }
+        (23, 1..) => {
+            let index: Vec<i64> = (0..3).map(|i| ((attribute + i * 2) % extent) as i64).collect();
+            x.index_select(axis as isize, &Tensor::from_vec(index, [3]))
+        }
+        (24, _) => x.dropout(0.3, &Generator::new(attribute as u64)),
+        (25, 1..) => x.var_dim([axis], 0, true) + x,
+        (26, 2..) => x.flatten(0, 1),
+        _ => x * 0.9,
+    }
+}
+
+fn same_bits(what: &str, a: &[Vec<f64>], b: &[Vec<f64>]) -> Result<(), TestCaseError> {
+    for (k, (a, b)) in a.iter().zip(b).enumerate() {
+        prop_assert_eq!(a.len(), b.len());
+        for (i, (x, y)) in a.iter().zip(b).enumerate() {
+            let same = x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan());
+            prop_assert!(same, "{}: result {}[{}] is {:e} and {:e}", what, k, i, x, y);
+        }
+    }
+    Ok(())
+}
+
+fn ok<T>(result: Result<T>) -> Result<T, TestCaseError> {
+    result.map_err(|e| TestCaseError::fail(e.to_string()))
+}
+
+proptest! {
+    #![proptest_config(config(250))]
+
+    #[test]
+    fn fused_and_unfused_programs_give_the_same_bits(graph in prop_oneof![graphs(DType::F32), graphs(DType::F64)]) {
+        let fused = ok(graph.run(true))?;
+        same_bits("fused and unfused", &fused, &ok(without_fusion(|| graph.run(true)))?)?;
+        same_bits("read together and one by one", &fused, &ok(graph.run(false))?)?;
+    }
+
+    #[test]
+    fn the_reference_agrees(graph in graphs(DType::F64)) {
+        let cpu = ok(graph.run(true))?;
+        let reference = ok(Device::reference().scope(|| graph.run(true)))?;
+        for (k, (a, b)) in cpu.iter().zip(&reference).enumerate() {
+            prop_assert_eq!(a.len(), b.len());
+            for (i, (x, y)) in a.iter().zip(b).enumerate() {
+                let near = (x - y).abs() <= 1e-9 * (1.0 + y.abs()) || (x.is_nan() && y.is_nan()) || x == y;
+                prop_assert!(near, "result {}[{}] is {:e}, of the reference {:e}", k, i, x, y);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(40))]
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_bits(graph in large_graphs()) {
+        let alone = set_threads(1).map_err(|e| TestCaseError::fail(e.to_string())).and_then(|()| ok(graph.run(true)))?;
+        for threads in [2, 3, 8] {
+            set_threads(threads).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            same_bits(&format!("1 and {threads} threads"), &alone, &ok(graph.run(true))?)?;
+        }
+    }
+}
+
+/// Arguments of every kind, most of them wrong.
+#[derive(Clone, Debug)]
+struct Arguments {
+    tensors: Vec<(Vec<usize>, DType, u8)>,
+    axis: isize,
+    other_axis: isize,
+    extents: Vec<isize>,
+    range: (isize, isize),
+    size: usize,
+    number: f64,
+    flag: bool,
+}
+
+fn arguments() -> impl Strategy<Value = Arguments> {
+    let extent = prop_oneof![
+        8 => 0usize..4,
+        2 => Just(17usize),
+        1 => prop::sample::select(vec![1 << 20, 1 << 31, 1 << 40, usize::MAX >> 1, usize::MAX]),
+    ];
+    let dtype = prop_oneof![3 => Just(DType::F32), 2 => Just(DType::F64), 4 => prop::sample::select(DType::ALL.to_vec())];
+    let tensor = (vec(extent, 0..5), dtype, any::<u8>());
+    let integer = || prop_oneof![8 => -4isize..5, 1 => prop::sample::select(vec![isize::MIN, isize::MAX, 1 << 33])];
+    let size = prop_oneof![6 => 0usize..5, 1 => prop::sample::select(vec![usize::MAX, 1 << 40, 1 << 63])];
+    let number = prop_oneof![
+        3 => -2.0f64..3.0,
+        2 => prop::sample::select(vec![0.0, -0.0, 1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, 2.0, 3.0]),
+    ];
+    let attributes = (integer(), integer(), vec(integer(), 0..5), (integer(), integer()), size, number, any::<bool>());
+    (vec(tensor, 3), attributes).prop_map(|(tensors, (axis, other_axis, extents, range, size, number, flag))| {
+        Arguments { tensors, axis, other_axis, extents, range, size, number, flag }
+    })
+}
+
+/// As many elements as may be computed in a test.
+const COMPUTABLE: usize = 1 << 12;
+const MEMORY: usize = 1 << 26;
+
+fn operand(shape: &[usize], dtype: DType, contents: u8) -> Tensor {
+    let numel = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    // Huge ones can be no data, only a constant that nobody computes.
+    let Some(numel) = numel.filter(|n| *n <= COMPUTABLE) else { return Tensor::zeros(shape, dtype) };
+    let value = |i: usize| match (contents % 4, i % 5) {
+        (1, 3) => f64::NAN,
+        (1, 4) => f64::INFINITY,
+        (2, _) => 1e300 * (i as f64 - 1.5),
+        _ => (i * usize::from(contents) % 7) as f64 - 2.0,
+    };
+    Tensor::from_vec((0..numel).map(value).collect::<Vec<f64>>(), shape).cast(dtype)
+}
+
+/// Reads a result, and its gradient if it has one; what comes out does not matter, that it comes does.
+fn look_at(out: &Tensor, operands: &[Tensor]) -> Result<(), TestCaseError> {
+    let numel = |t: &Tensor| t.shape().iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
+    let huge = |t: &Tensor| numel(t) > COMPUTABLE;
+    let floats: Vec<&Tensor> = operands.iter().filter(|t| t.dtype().is_float()).collect();
+    let gradients = grad(&out.sum(), &floats);
+    if huge(out) || operands.iter().any(huge) {
+        if numel(out) > MEMORY && !operands.iter().any(|t| huge(t) && numel(t) <= MEMORY) {
+            prop_assert!(out.with_bytes(|_| ()).is_err(), "{:?} was computed", out);
+        }
+        return Ok(());
+    }
+    // An Err is as good as a value.
+    if let Ok(bytes) = out.with_bytes(<[u8]>::len) {
+        prop_assert_eq!(bytes, out.numel() * out.dtype().size());
+    }
+    for gradient in gradients.into_iter().flatten() {
+        if let Ok(bytes) = gradient.with_bytes(<[u8]>::len) {
+            prop_assert_eq!(bytes, gradient.numel() * gradient.dtype().size());
+        }
+    }
+    Ok(())
+}
+
+type Call = fn(&Arguments, &[Tensor]) -> Tensor;
+
+/// Operations whose attributes are data.
+const CALLS: &[(&str, Call)] = &[
+    ("reshape", |a, t| t[0].reshape(&a.extents[..])),
+    ("permute", |a, t| t[0].permute(&a.extents[..])),
+    ("transpose", |a, t| t[0].transpose(a.axis, a.other_axis)),
+    ("flatten", |a, t| t[0].flatten(a.axis, a.other_axis)),
+    ("unsqueeze", |a, t| t[0].unsqueeze(a.axis)),
+    ("squeeze", |a, t| t[0].squeeze(a.axis)),
+    ("expand", |a, t| t[0].expand(&a.tensors[1].0)),
+    ("slice", |a, t| t[0].slice(a.axis, a.range.0..a.range.1)),
+    ("slice from", |a, t| t[0].slice(a.axis, a.range.0..)),
+    ("slice to", |a, t| t[0].slice(a.axis, ..a.range.1)),
+    ("slice through", |a, t| t[0].slice(a.axis, a.range.0..=a.range.1)),
+    ("slice_step", |a, t| t[0].slice_step(a.axis, a.range.0..a.range.1, a.size)),
+    ("slice_step of all", |a, t| t[0].slice_step(a.axis, .., a.size)),
+    ("narrow", |a, t| t[0].narrow(a.axis, a.size, a.tensors[1].0.len())),
+    ("narrow by", |a, t| t[0].narrow(a.axis, a.tensors[1].0.len(), a.size)),
+    ("pad", |a, t| t[0].pad(&vec![(a.size, a.tensors[1].0.len()); t[0].ndim()])),
+    ("pad another rank", |a, t| t[0].pad(&vec![(a.size, 1); a.extents.len()])),
+    ("cat", |a, t| Tensor::cat(t, a.axis)),
+    ("cat of one shape", |a, t| Tensor::cat(&[&t[0], &t[0]], a.axis)),
+    ("cat of nothing", |a, _| Tensor::cat::<Tensor>(&[], a.axis)),
+    ("stack", |a, t| Tensor::stack(t, a.axis)),
+    ("stack of one shape", |a, t| Tensor::stack(&[&t[0], &t[0], &t[0]], a.axis)),
+    ("stack of nothing", |a, _| Tensor::stack::<Tensor>(&[], a.axis)),
+    ("sum_dim", |a, t| t[0].sum_dim(&a.extents[..], a.flag)),
+    ("mean_dim", |a, t| t[0].mean_dim(&a.extents[..], a.flag)),
+    ("max_dim", |a, t| t[0].max_dim([a.axis], a.flag)),
+    ("min_dim", |a, t| t[0].min_dim(&a.extents[..], a.flag)),
+    ("var_dim", |a, t| t[0].var_dim([a.axis], a.size, a.flag)),
+    ("var", |a, t| t[0].var(a.size)),
+    ("argmax", |a, t| t[0].argmax(a.axis, a.flag)),
+    ("argmin", |a, t| t[0].argmin(a.axis, a.flag)),
+    ("softmax", |a, t| t[0].softmax(a.axis)),
+    ("log_softmax", |a, t| t[0].log_softmax(a.axis)),
+    ("index_select", |a, t| t[0].index_select(a.axis, &t[1])),
+    ("index_select by i64", |a, t| t[0].index_select(a.axis, &t[1].cast(DType::I64))),
+    ("gather", |a, t| t[0].gather(a.axis, &t[1].cast(DType::I64))),
+    ("gather from itself", |a, t| t[0].gather(a.axis, &t[0].cast(DType::I64))),
+    ("layer_norm", |a, t| t[0].layer_norm(&t[1], a.flag.then_some(&t[2]), a.number)),
+    ("dropout", |a, t| t[0].dropout(a.number, &Generator::new(1))),
+    ("clamp", |a, t| t[0].clamp(a.number, a.size as f64)),
+    ("powf", |a, t| t[0].powf(a.number)),
+    ("add host number", |a, t| &t[0] + a.number),
+    ("rem by host number", |a, t| &t[0] % a.number),
+    ("rem by host integer", |a, t| &t[0] % a.axis as i64),
+    ("div by host integer", |a, t| &t[0] / a.axis as i64),
+    ("cast", |a, t| t[0].cast(a.tensors[1].1)),
+    ("cast there and back", |a, t| t[0].cast(a.tensors[1].1).cast(a.tensors[0].1)),
+    ("arange", |a, t| Tensor::arange(a.size, t[0].dtype())),
+    ("full", |a, t| Tensor::full(&a.tensors[1].0, a.number, t[0].dtype())),
+    ("rand", |a, _| Generator::new(2).rand(&a.tensors[1].0)),
+    ("randn", |a, _| Generator::new(2).randn(&a.tensors[1].0)),
+    ("randint", |a, _| Generator::new(2).randint(a.range.0 as i64, a.range.1 as i64, &a.tensors[1].0)),
+];
+
+proptest! {
+    #![proptest_config(config(1500))]
+
+    #[test]
+    fn registered_ops_with_arbitrary_operands_never_panic(arguments in arguments(), case in any::<prop::sample::Index>()) {
+        set_memory_limit(Some(MEMORY));
+        let operands: Vec<Tensor> = arguments.tensors.iter().map(|(shape, dtype, c)| operand(shape, *dtype, *c)).collect();
+        let case = case.get(ops());
+        let operands = &operands[..case.operands.len().min(3)];
+        look_at(&(case.apply)(operands), operands)?;
+    }
+
+    #[test]
+    fn ops_with_arbitrary_attributes_never_panic(arguments in arguments(), call in any::<prop::sample::Index>()) {
+        set_memory_limit(Some(MEMORY));
+        let operands: Vec<Tensor> = arguments.tensors.iter().map(|(shape, dtype, c)| operand(shape, *dtype, *c)).collect();
+        let (_, call) = call.get(CALLS);
+        look_at(&call(&arguments, &operands), &operands)?;
+    }
+}
