@@ -14,7 +14,7 @@
 //! }
 //!
 //! let generator = Generator::new(1);
-//! let model = Xor { hidden: Linear::new(2, 8, &generator)?, out: Linear::new(8, 1, &generator)? };
+//! let model = Xor { hidden: Linear::drawn(2, 8, &generator)?, out: Linear::drawn(8, 1, &generator)? };
 //! let inputs = Tensor::from_vec(vec![0f32, 0., 0., 1., 1., 0., 1., 1.], [4, 2]);
 //! let targets = Tensor::from_vec(vec![0f32, 1., 1., 0.], [4, 1]);
 //! let mut optimizer = Adam::new(&model).learning_rate(0.05);

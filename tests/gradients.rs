@@ -121,7 +121,8 @@ fn weighted_sum(x: &Tensor, seed: f64) -> Tensor {
 /// The functions that derivatives are checked for: every case with a differentiable operand, in all forms, and with each letter
 /// of its shapes as 1 and as 0.
 fn functions() -> impl Iterator<Item = Function<'static>> {
-    let cases = ops().iter().filter(|c| c.dtypes().contains(&DType::F64) && c.operands.iter().any(|o| o.differentiable));
+    let cases =
+        ops().iter().filter(|c| c.dtypes().contains(&DType::F64) && c.operands.iter().any(|o| o.differentiable));
     cases.flat_map(|case| {
         let forms = Form::ALL.into_iter().map(|form| Function::new(case, form, Extents::Small));
         let extents = Extents::of_case(case).into_iter().filter(|e| matches!(e, Extents::With(..)));
@@ -160,7 +161,11 @@ struct Expression {
 }
 
 const EXPRESSIONS: &[Expression] = &[
-    Expression { name: "products", tensor: |x| &x[0] * &x[1] * &x[2] + &x[0], value: |x| &x[0] * &x[1] * &x[2] + &x[0] },
+    Expression {
+        name: "products",
+        tensor: |x| &x[0] * &x[1] * &x[2] + &x[0],
+        value: |x| &x[0] * &x[1] * &x[2] + &x[0],
+    },
     Expression {
         name: "shared subexpressions",
         tensor: |x| {

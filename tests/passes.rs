@@ -45,28 +45,28 @@ fn the_passes_of_a_training_step() -> Result<()> {
     done?;
     check(&dump, [("record", expect![[r#"
         == record
-        %4: f32 (4, 3) = input 4 
-        %3: f32 (5, 3) = input 3 
+        %4: f32 (4, 3) = input 4
+        %3: f32 (5, 3) = input 3
         %5: f32 (3, 5) = permute [1, 0] %3
         %6: f32 (4, 5) = matmul %4 %5
-        %2: f32 (5,) = input 2 
+        %2: f32 (5,) = input 2
         %7: f32 (4, 5) = add %6 %2
         %8: f32 (4, 5) = tanh %7
-        %1: f32 (2, 5) = input 1 
+        %1: f32 (2, 5) = input 1
         %9: f32 (5, 2) = permute [1, 0] %1
         %10: f32 (4, 2) = matmul %8 %9
-        %0: f32 (2,) = input 0 
+        %0: f32 (2,) = input 0
         %11: f32 (4, 2) = add %10 %0
-        %12: f32 (4, 2) = input 5 
+        %12: f32 (4, 2) = input 5
         %13: f32 (4, 2) = sub %11 %12
         %14: f32 (4, 2) = square %13
         %15: f32 () = sum [0, 1] %14
-        %16: f32 () = scalar 
+        %16: f32 () = scalar
         %17: f32 () = div %15 %16 *
         %18: f32 () = gradient %17 %0 %1 %2 %3
         %19: f32 (5, 3) = gradient of 3 %18
-        %20: f32 () = scalar 
-        %21: f32 () = scalar 
+        %20: f32 () = scalar
+        %21: f32 () = scalar
         %22: f32 (5, 3) = plain %3 %19 %20 %21 *
         %23: f32 (5,) = gradient of 2 %18
         %24: f32 (5,) = plain %2 %23 %20 %21 *
@@ -76,26 +76,26 @@ fn the_passes_of_a_training_step() -> Result<()> {
         %28: f32 (2,) = plain %0 %27 %20 %21 *
     "#]]), ("differentiate", expect![[r#"
         == differentiate
-        %4: f32 (4, 3) = input 4 
-        %3: f32 (5, 3) = input 3 
+        %4: f32 (4, 3) = input 4
+        %3: f32 (5, 3) = input 3
         %5: f32 (3, 5) = permute [1, 0] %3
         %6: f32 (4, 5) = matmul %4 %5
-        %2: f32 (5,) = input 2 
+        %2: f32 (5,) = input 2
         %7: f32 (4, 5) = add %6 %2
         %8: f32 (4, 5) = tanh %7
-        %1: f32 (2, 5) = input 1 
+        %1: f32 (2, 5) = input 1
         %9: f32 (5, 2) = permute [1, 0] %1
         %10: f32 (4, 2) = matmul %8 %9
-        %0: f32 (2,) = input 0 
+        %0: f32 (2,) = input 0
         %11: f32 (4, 2) = add %10 %0
-        %12: f32 (4, 2) = input 5 
+        %12: f32 (4, 2) = input 5
         %13: f32 (4, 2) = sub %11 %12
         %14: f32 (4, 2) = square %13
         %15: f32 () = sum [0, 1] %14
-        %16: f32 () = scalar 
+        %16: f32 () = scalar
         %17: f32 () = div %15 %16 *
         %45: f32 (3, 4) = permute [1, 0] %4
-        %29: f32 () = constant 1 
+        %29: f32 () = constant 1
         %30: f32 () = vjp %16 %29
         %31: f32 (1, 1) = reshape %30
         %32: f32 (4, 2) = expand %31
@@ -108,8 +108,8 @@ fn the_passes_of_a_training_step() -> Result<()> {
         %43: f32 (4, 5) = vjp %42
         %46: f32 (3, 5) = matmul %45 %43
         %47: f32 (5, 3) = permute [1, 0] %46
-        %20: f32 () = scalar 
-        %21: f32 () = scalar 
+        %20: f32 () = scalar
+        %21: f32 () = scalar
         %48: f32 (5, 3) = plain %3 %47 %20 %21 *
         %44: f32 (5,) = sum [0] %43
         %49: f32 (5,) = plain %2 %44 %20 %21 *
@@ -270,20 +270,20 @@ fn the_passes_of_a_row_kernel_and_a_lookup() -> Result<()> {
     assert_eq!(read?.len(), 6);
     check(&dump, [("record", expect![[r#"
         == record
-        %0: f32 (4, 3) = input 0 
-        %1: i64 (2,) = input 1 
+        %0: f32 (4, 3) = input 0
+        %1: i64 (2,) = input 1
         %2: f32 (2, 3) = index_select %0 %1 *
         %3: f32 (2, 3) = softmax %2
-        %4: f32 () = scalar 
+        %4: f32 () = scalar
         %5: f32 (2, 3) = mul %3 %4 *
         %6: f32 (3, 2) = permute [1, 0] %5 *
     "#]]), ("differentiate", expect![[r#"
         == differentiate
-        %0: f32 (4, 3) = input 0 
-        %1: i64 (2,) = input 1 
+        %0: f32 (4, 3) = input 0
+        %1: i64 (2,) = input 1
         %2: f32 (2, 3) = index_select %0 %1 *
         %3: f32 (2, 3) = softmax %2
-        %4: f32 () = scalar 
+        %4: f32 () = scalar
         %5: f32 (2, 3) = mul %3 %4 *
         %6: f32 (3, 2) = permute [1, 0] %5 *
     "#]]), ("fuse", expect![[r#"

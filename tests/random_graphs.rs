@@ -36,8 +36,12 @@ fn graphs(dtype: DType) -> impl Strategy<Value = Graph> {
 fn large_graphs() -> impl Strategy<Value = Graph> {
     let leaf = (1usize..4, 30usize..140, 30usize..300).prop_map(|(a, b, c)| vec![a, b, c]);
     let leaf = prop_oneof![3 => leaf, 1 => (60usize..300, 90usize..200).prop_map(|(a, b)| vec![a, b])];
-    (vec(leaf, 2..4), vec(any::<Step>(), 2..12))
-        .prop_map(|(leaves, steps)| Graph { leaves, steps, dtype: DType::F32, largest: 300_000 })
+    (vec(leaf, 2..4), vec(any::<Step>(), 2..12)).prop_map(|(leaves, steps)| Graph {
+        leaves,
+        steps,
+        dtype: DType::F32,
+        largest: 300_000,
+    })
 }
 
 impl Graph {
@@ -210,7 +214,8 @@ fn arguments() -> impl Strategy<Value = Arguments> {
         2 => Just(17usize),
         1 => prop::sample::select(vec![1 << 20, 1 << 31, 1 << 40, usize::MAX >> 1, usize::MAX]),
     ];
-    let dtype = prop_oneof![3 => Just(DType::F32), 2 => Just(DType::F64), 4 => prop::sample::select(DType::ALL.to_vec())];
+    let dtype =
+        prop_oneof![3 => Just(DType::F32), 2 => Just(DType::F64), 4 => prop::sample::select(DType::ALL.to_vec())];
     let tensor = (vec(extent, 0..5), dtype, any::<u8>());
     let integer = || prop_oneof![8 => -4isize..5, 1 => prop::sample::select(vec![isize::MIN, isize::MAX, 1 << 33])];
     let size = prop_oneof![6 => 0usize..5, 1 => prop::sample::select(vec![usize::MAX, 1 << 40, 1 << 63])];

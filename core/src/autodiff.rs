@@ -19,7 +19,7 @@ use crate::tensor::{Tensor, eager};
 
 thread_local! {
     static GRAD: Cell<bool> = const { Cell::new(true) };
-    static REPORTED: RefCell<Option<Error>> = const { RefCell::new(None) };
+    static REPORTED: RefCell<Option<(u64, Error)>> = const { RefCell::new(None) };
 }
 
 pub(crate) fn grad_enabled() -> bool {
@@ -29,12 +29,14 @@ pub(crate) fn grad_enabled() -> bool {
 /// Notes a mistake that no tensor carries; it comes out at this thread's next `?`.
 pub(crate) fn report(error: Error) {
     REPORTED.with_borrow_mut(|r| {
-        r.get_or_insert(error);
+        r.get_or_insert_with(|| (crate::tensor::next_mistake(), error));
     });
 }
 
-pub(crate) fn take_report() -> Result<()> {
-    REPORTED.take().map_or(Ok(()), Err)
+/// The noted mistake, if it was made before `other`: the first one made is the one that explains the rest.
+pub(crate) fn take_report(other: Option<u64>) -> Result<()> {
+    let first = REPORTED.with_borrow_mut(|r| r.take_if(|(order, _)| other.is_none_or(|other| *order < other)));
+    first.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 /// Records what `f` does without gradients: nothing in it is reached by `backward`, and its graph is dropped as soon as it is computed.
@@ -279,7 +281,6 @@ pub fn grad_with(output: &Tensor, cotangent: Option<&Tensor>, inputs: &[&Tensor]
 
 fn check_root(root: &Tensor, cotangent: Option<&Tensor>, site: Site) -> Result<()> {
     root.check()?;
-    take_report()?;
     let refused = |problem| Err(Error::new("backward", problem, site));
     if !root.dtype().is_float() {
         return refused(Problem::DType { found: root.dtype(), wanted: "f32 or f64".into() });

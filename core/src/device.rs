@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::fmt;
 
-use crate::error::Result;
+use crate::error::{Error, Problem, Result};
+use crate::tape::site::Site;
 
 /// Where a tensor lives. A cheap name; the device itself is opened when it is first used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +14,17 @@ pub struct Device(pub(crate) Kind);
 pub(crate) enum Kind {
     Cpu,
     Reference,
+}
+
+/// Computes on `threads` threads from now on, the calling one included; 0 for as many as the machine can run at once. Results do not
+/// depend on it.
+///
+/// # Errors
+/// The operating system refuses a thread; the number then stays as it was.
+#[track_caller]
+pub fn set_threads(threads: usize) -> Result<()> {
+    let refused = |e| Problem::Setting(format!("{threads} threads cannot be started: {e}"));
+    crate::pool::set_threads(threads).map_err(|e| Error::new("set_threads", refused(e), Site::here()))
 }
 
 thread_local! {

@@ -26,16 +26,15 @@ mod training;
 
 pub use autodiff::{Gradients, grad, grad_with, no_grad};
 pub use capture::{CapturedStep, HostCell, Replay, capture, is_capturing, on_replay};
-pub use compile::{program_cache, without_fusion};
+pub use compile::{mark, program_cache, without_fusion};
 pub use counts::{CacheCounts, cache_counts, tape_nodes};
-pub use device::Device;
+pub use device::{Device, set_threads};
 pub use error::{Error, Problem, Result};
 pub use generator::{Generator, default_generator, manual_seed};
 pub use memory::{MemoryReport, memory_report, reset_memory_peak, set_memory_limit};
 pub use ops::attention::causal_attention;
 pub use ops::registry;
 pub use parameter::{Parameter, Slot, commit};
-pub use pool::set_threads;
 pub use row::{Lanes, Row, detach, erf};
 pub use tapeflow_ir::DType;
 pub use tapeflow_macros::kernel;

@@ -130,6 +130,26 @@ pub(crate) fn fuse(world: &World, roots: &[Id], fuse: bool) -> Result<Vec<Step>,
     Ok(if fuse { super::merge::merge(world, steps) } else { steps })
 }
 
+/// Whether the steps can run in order: functions verify, every value is written before it is read, every output has its result.
+pub(crate) fn verify(world: &World, steps: &[Step]) -> Result<(), String> {
+    let mut written: Vec<bool> = world.bound.iter().map(Option::is_some).collect();
+    for (i, step) in steps.iter().enumerate() {
+        if let Some(id) = step.reads().into_iter().find(|id| !written[id.index()]) {
+            return Err(format!("step {i} reads %{} before it is written", id.0));
+        }
+        if let Draft::Group(group) = &step.draft {
+            group.expr.function.verify().map_err(|e| format!("step {i}: {e}"))?;
+            if group.expr.function.outputs.len() != group.outputs.len() {
+                return Err(format!("step {i}: a function of other results than the group has outputs"));
+            }
+        }
+        for id in step.writes() {
+            written[id.index()] = true;
+        }
+    }
+    Ok(())
+}
+
 /// How much a function costs per element, in additions.
 pub(crate) fn work(function: &ScalarFn) -> u32 {
     let cost = |op: &ScalarOp| match op {

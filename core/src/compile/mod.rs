@@ -68,7 +68,6 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
     for tensor in asked {
         tensor.check()?;
     }
-    crate::autodiff::take_report()?;
     let Some(first) = asked.first() else { return Ok(None) };
     let device = first.ty().device.0;
     let Some((request, copied)) = collect(asked, replaces, device) else { return Ok(None) };
@@ -104,6 +103,30 @@ pub(crate) fn settle(leaves: &[NodeId]) -> Result<(), Error> {
         tape.drop_inputs(tensor.node());
     }
     Ok(())
+}
+
+/// How many nodes may wait before a mark computes what can be computed.
+const PENDING_LIMIT: usize = 20_000;
+
+/// Says that a unit of work begins: a batch, a step. When very much waits to be computed (a loop that adds to a total and never looks at
+/// it), every live tensor is computed here, so that waiting work stays bounded and the cut falls at the same place each time.
+/// Loaders call it for every batch.
+///
+/// # Errors
+/// What computing reports.
+pub fn mark() -> Result<(), Error> {
+    let live = {
+        let mut tape = tape::lock();
+        if tape.pending() <= PENDING_LIMIT {
+            return Ok(());
+        }
+        let waiting = |n: &NodeId| tape.flags[n.index()].handle && tape.buffer[n.index()].is_none();
+        let live: Vec<NodeId> = tape.recorded().filter(waiting).collect();
+        Tensor::rehandle(&mut tape, &live)
+    };
+    // A gradient stands for its parts, which are asked for one by one; it has no value of its own.
+    let valued: Vec<&Tensor> = live.iter().filter(|t| t.has_value()).collect();
+    realize(&valued, &[]).map(drop)
 }
 
 /// What a capture keeps of a run.
@@ -360,6 +383,7 @@ fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program,
     dump.world("record", &world, roots);
     let roots = differentiate::differentiate(&mut world, roots).map_err(|e| failed(&world, e))?;
     dump.world("differentiate", &world, &roots);
+    debug_assert_eq!(world.verify(), Ok(()), "after differentiate");
     let outputs: Vec<(Id, Option<u32>)> =
         roots.iter().zip(&request.wanted).map(|(&id, &(_, replaces))| (id, replaces)).collect();
     if request.device == Kind::Reference {
@@ -368,6 +392,7 @@ fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program,
     }
     let steps = fuse::fuse(&world, &roots, FUSE.get()).map_err(|e| failed(&world, e))?;
     dump.steps("fuse", &world, &steps);
+    debug_assert_eq!(fuse::verify(&world, &steps), Ok(()), "after fuse");
     let mut program = schedule::schedule(&world, &steps, &outputs).map_err(|e| failed(&world, e))?;
     dump.program("schedule", &program);
     program.dump = dump.finish();

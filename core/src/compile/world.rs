@@ -85,6 +85,23 @@ impl World {
         id
     }
 
+    /// Whether the columns fit together: the spec that every pass keeps. Checked after each in debug builds.
+    pub fn verify(&self) -> Result<(), String> {
+        let n = self.len();
+        if [self.inputs.len(), self.ty.len(), self.origin.len(), self.bound.len()] != [n; 4] {
+            return Err("the columns have different lengths".into());
+        }
+        for (i, inputs) in self.inputs.iter().enumerate() {
+            if let Some(input) = inputs.iter().find(|x| x.index() >= n) {
+                return Err(format!("%{i} reads %{}, which is not there", input.0));
+            }
+            if self.op[i].primitive().is_none() && self.bound[i].is_none() {
+                return Err(format!("%{i} is a leaf and nothing is bound to it"));
+            }
+        }
+        Ok(())
+    }
+
     pub fn shape(&self, id: Id) -> &Shape {
         &self.ty[id.index()].shape
     }

@@ -93,7 +93,8 @@ impl OpCase {
         let sharing: Vec<&Operand> = self.operands.iter().filter(shares).collect();
         let fits = |d: &DType| !sharing.is_empty() && sharing.iter().all(|o| allowed(o.class, *d));
         DType::ALL.into_iter().filter(fits).collect()
-    }}
+    }
+}
 
 impl Operand {
     /// The extents, given the letters'.

@@ -85,6 +85,7 @@ pub(crate) struct Tape {
     mark: Vec<(u32, u32)>,
     epoch: u32,
     free: Vec<NodeId>,
+    pending: usize,
     /// How many buffers are lent to running programs: nodes whose flag `taken` is set.
     pub lent: usize,
 }
@@ -186,9 +187,11 @@ impl Tape {
             None => self.oldest = Some(id),
         }
         self.newest = Some(id);
+        self.pending += 1;
     }
 
     fn unlink(&mut self, id: NodeId) {
+        self.pending -= 1;
         let (older, newer) = (self.older[id.index()], self.newer[id.index()]);
         match older {
             NodeId::NONE => self.oldest = (newer != NodeId::NONE).then_some(newer),
@@ -198,6 +201,11 @@ impl Tape {
             NodeId::NONE => self.newest = (older != NodeId::NONE).then_some(older),
             n => self.older[n.index()] = older,
         }
+    }
+
+    /// How many nodes have inputs, that is, wait to be computed or keep a graph for `backward`.
+    pub fn pending(&self) -> usize {
+        self.pending
     }
 
     /// How many nodes are alive.

@@ -141,8 +141,7 @@ impl Tensor {
 
     /// A value that is wrong, of the type it was probably meant to have.
     pub(crate) fn mistake(error: Error, ty: TensorType) -> Tensor {
-        static ORDER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let order = ORDER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let order = next_mistake();
         let site = error.site();
         let mistake = Arc::new(Mistake { order, error, told: false.into() });
         if eager() {
@@ -171,6 +170,7 @@ impl Tensor {
 
     /// The first mistake this value depends on.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        crate::autodiff::take_report(self.0.mistake.as_ref().map(|m| m.order))?;
         match &self.0.mistake {
             Some(mistake) => {
                 mistake.told.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -186,6 +186,11 @@ impl Tensor {
 
     pub(crate) fn ty(&self) -> &TensorType {
         &self.0.ty
+    }
+
+    /// Whether the node can be computed: one that stands for all gradients of a root cannot.
+    pub(crate) fn has_value(&self) -> bool {
+        crate::ops::gradient::as_gradient(&tape::lock().op[self.node().index()]).is_none()
     }
 
     /// Whether this is the only handle of its node.
@@ -240,6 +245,12 @@ impl Tensor {
             }
         }
     }
+}
+
+/// Numbers mistakes in the order they are made.
+pub(crate) fn next_mistake() -> u64 {
+    static ORDER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    ORDER.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
 /// Whether no cotangent passes this operation to any input that wants one.

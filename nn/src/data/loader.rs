@@ -9,6 +9,8 @@ use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, bounded};
 
+use tapeflow_core::mark;
+
 use crate::error::{Error, Result};
 
 /// An iterator over batches that are made ahead of time by a thread of their own, in order.
@@ -63,7 +65,8 @@ impl<B> Iterator for Loader<B> {
     type Item = Result<B>;
 
     fn next(&mut self) -> Option<Result<B>> {
-        self.batches.as_ref()?.recv().ok()
+        let batch = self.batches.as_ref()?.recv().ok()?;
+        Some(mark().map_err(Error::from).and(batch))
     }
 }
 

@@ -81,7 +81,18 @@ fn sums<const N: usize>(name: &'static str, operands: [Operand; N], apply: fn(&[
 }
 
 pub(super) static CASES: LazyLock<Vec<OpCase>> = LazyLock::new(|| {
-    let files = [elementwise(), logic(), activations(), casts(), reductions(), products(), movements(), joins(), picks(), rows()];
+    let files = [
+        elementwise(),
+        logic(),
+        activations(),
+        casts(),
+        reductions(),
+        products(),
+        movements(),
+        joins(),
+        picks(),
+        rows(),
+    ];
     files.into_iter().flatten().collect()
 });
 
@@ -94,7 +105,9 @@ fn elementwise() -> Vec<OpCase> {
         binary("sub", number("ab"), number("ab"), |t| &t[0] - &t[1]),
         binary("mul", number("ab"), number("ab"), |t| &t[0] * &t[1]),
         binary("div", number("ab"), nonzero, |t| &t[0] / &t[1]),
-        binary("rem", number("ab").within(Between(2.5, 3.5)), number("ab").within(Between(1.9, 2.1)), |t| &t[0] % &t[1]),
+        binary("rem", number("ab").within(Between(2.5, 3.5)), number("ab").within(Between(1.9, 2.1)), |t| {
+            &t[0] % &t[1]
+        }),
         unary("add, host number", number("ab"), 0.0, |t| &t[0] + 2),
         unary("sub, from host number", number("ab"), 0.0, |t| 3 - &t[0]),
         unary("mul, host number", float("ab"), 0.0, |t| 1.5 * &t[0]),
@@ -144,7 +157,9 @@ fn logic() -> Vec<OpCase> {
         binary("logical_and", boolean("ab"), boolean("ab"), |t| t[0].logical_and(&t[1])),
         binary("logical_or", boolean("ab"), boolean("ab"), |t| t[0].logical_or(&t[1])),
         unary("logical_not", boolean("ab"), 0.0, |t| t[0].logical_not()),
-        case("where_", [boolean("ab").broadcast(), any("ab").broadcast(), any("ab").broadcast()], |t| t[0].where_(&t[1], &t[2])),
+        case("where_", [boolean("ab").broadcast(), any("ab").broadcast(), any("ab").broadcast()], |t| {
+            t[0].where_(&t[1], &t[2])
+        }),
     ]
 }
 
@@ -278,7 +293,8 @@ fn rows() -> Vec<OpCase> {
         sums("cross_entropy", [float("aC"), index("a", 'C')], |t| t[0].cross_entropy(&t[1])),
         sums("cross_entropy, sequences", [float("abC"), index("ab", 'C')], |t| t[0].cross_entropy(&t[1])),
         sums("mse_loss", [float("abc"), float("abc")], |t| t[0].mse_loss(&t[1])),
-        sums("layer_norm", [float("abc"), scale()], |t| t[0].layer_norm(&t[1], None, 1e-2)).accurate_to(Accuracy::Sums(16.0)),
+        sums("layer_norm", [float("abc"), scale()], |t| t[0].layer_norm(&t[1], None, 1e-2))
+            .accurate_to(Accuracy::Sums(16.0)),
         sums("layer_norm, bias", [float("abc"), scale(), float("c")], |t| t[0].layer_norm(&t[1], Some(&t[2]), 1e-2))
             .accurate_to(Accuracy::Sums(16.0)),
         case("dropout", [float("abc")], |t| t[0].dropout(0.4, &Generator::new(7))).accurate_to(Accuracy::Ulps(2.0)),
