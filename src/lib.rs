@@ -33,6 +33,11 @@ pub use tapeflow_nn::*;
 #[doc(hidden)]
 pub use tapeflow_nn::__macro;
 
+/// The README's examples, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// The names that most programs use.
 pub mod prelude {
     pub use tapeflow_models::{Gpt, GptConfig, Mlp};

@@ -266,11 +266,11 @@ macro_rules! residual {
         }
         #[derive(Module)]
         #[module(forward = |z| {
-                    let f = |k: Tensor| fc(k);
-                    let input = f(act(z + z));
-                    let index = 1;
-                    h(fc(input), index) + input
-                })]
+                            let f = |k: Tensor| fc(k);
+                            let input = f(act(z + z));
+                            let index = 1;
+                            h(fc(input), index) + input
+                        })]
         struct Other {
             fc: Affine,
             h: Vec<Indexed>,

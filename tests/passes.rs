@@ -43,7 +43,12 @@ fn the_passes_of_a_training_step() -> Result<()> {
         sgd.step(loss.backward()?)
     });
     done?;
-    check(&dump, [("record", expect![[r#"
+    check(
+        &dump,
+        [
+            (
+                "record",
+                expect![[r#"
         == record
         %4: f32 (4, 3) = input 4
         %3: f32 (5, 3) = input 3
@@ -74,7 +79,11 @@ fn the_passes_of_a_training_step() -> Result<()> {
         %26: f32 (2, 5) = plain %1 %25 %20 %21 *
         %27: f32 (2,) = gradient of 0 %18
         %28: f32 (2,) = plain %0 %27 %20 %21 *
-    "#]]), ("differentiate", expect![[r#"
+    "#]],
+            ),
+            (
+                "differentiate",
+                expect![[r#"
         == differentiate
         %4: f32 (4, 3) = input 4
         %3: f32 (5, 3) = input 3
@@ -119,7 +128,11 @@ fn the_passes_of_a_training_step() -> Result<()> {
         %50: f32 (2, 5) = plain %1 %41 %20 %21 *
         %36: f32 (2,) = sum [0] %35
         %51: f32 (2,) = plain %0 %36 %20 %21 *
-    "#]]), ("fuse", expect![[r#"
+    "#]],
+            ),
+            (
+                "fuse",
+                expect![[r#"
         == fuse
         0: %6 = Matmul %4 %3 // matmul
         1: group [4, 5] (%6[5, 1]+0, %2[0, 1]+0) // tanh
@@ -232,7 +245,11 @@ fn the_passes_of_a_training_step() -> Result<()> {
             %7: f32 lane = sub %0, %6
             return %7
             -> %51 Store(Layout { offset: 0, strides: [1] })
-    "#]]), ("schedule", expect![[r#"
+    "#]],
+            ),
+            (
+                "schedule",
+                expect![[r#"
         == schedule
         arena 576 bytes
         0: matmul [Input(4), Input(3), Arena(0)] waits for 0, then [1, 7, 8, 9, 10, 11, 12, 13, 14, 15]
@@ -251,7 +268,10 @@ fn the_passes_of_a_training_step() -> Result<()> {
         13: plain [Input(1), Arena(0), Input(1)] waits for 5, then [14]
         14: sum [0] [Arena(512), Arena(0)] waits for 8, then [15]
         15: plain [Input(0), Arena(0), Input(0)] waits for 5, then []
-    "#]])]);
+    "#]],
+            ),
+        ],
+    );
     // The second step is the first one's program: no pass runs.
     let (done, dump) = dumped(|| {
         let loss = net.forward(&x).mse_loss(&y);
@@ -268,7 +288,12 @@ fn the_passes_of_a_row_kernel_and_a_lookup() -> Result<()> {
     let index = Tensor::from_vec(vec![3i64, 0], [2]);
     let (read, dump) = dumped(|| (table.embedding(&index).softmax(-1) * 2.0).t().to_vec::<f32>());
     assert_eq!(read?.len(), 6);
-    check(&dump, [("record", expect![[r#"
+    check(
+        &dump,
+        [
+            (
+                "record",
+                expect![[r#"
         == record
         %0: f32 (4, 3) = input 0
         %1: i64 (2,) = input 1
@@ -277,7 +302,11 @@ fn the_passes_of_a_row_kernel_and_a_lookup() -> Result<()> {
         %4: f32 () = scalar
         %5: f32 (2, 3) = mul %3 %4 *
         %6: f32 (3, 2) = permute [1, 0] %5 *
-    "#]]), ("differentiate", expect![[r#"
+    "#]],
+            ),
+            (
+                "differentiate",
+                expect![[r#"
         == differentiate
         %0: f32 (4, 3) = input 0
         %1: i64 (2,) = input 1
@@ -286,7 +315,11 @@ fn the_passes_of_a_row_kernel_and_a_lookup() -> Result<()> {
         %4: f32 () = scalar
         %5: f32 (2, 3) = mul %3 %4 *
         %6: f32 (3, 2) = permute [1, 0] %5 *
-    "#]]), ("fuse", expect![[r#"
+    "#]],
+            ),
+            (
+                "fuse",
+                expect![[r#"
         == fuse
         0: %2 = Gather %0 %1 // index_select
         1: group [2, 3] (%2[3, 1]+0, scalar 0) // mul
@@ -307,12 +340,19 @@ fn the_passes_of_a_row_kernel_and_a_lookup() -> Result<()> {
             %0: f32 lane = input 0
             return %0
             -> %6 Store(Layout { offset: 0, strides: [2, 1] })
-    "#]]), ("schedule", expect![[r#"
+    "#]],
+            ),
+            (
+                "schedule",
+                expect![[r#"
         == schedule
         arena 0 bytes
         0: index_select [Input(0), Input(1), Output(0)] waits for 0, then [1]
         1: mul [Output(0), Output(1)] waits for 1, then [2]
         2: permute [1, 0] [Output(1), Output(2)] waits for 1, then []
-    "#]])]);
+    "#]],
+            ),
+        ],
+    );
     Ok(())
 }

@@ -88,16 +88,19 @@ impl Options {
     }
 
     fn read(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Options, clap::Error> {
-        // So that `--steps -1` is told what steps are, and not that there is no flag `-1`.
-        let mut command = Options::command().mut_args(|arg| arg.allow_negative_numbers(true));
+        // So that `--steps -1` is told what steps are, and not that there is no flag `-1`; and a prompt may begin with a dash.
+        let mut command = Options::command().mut_args(|arg| {
+            let name = NAMES.contains(&arg.get_id().as_str());
+            arg.allow_hyphen_values(!name)
+        });
         let matches = command.try_get_matches_from_mut(words)?;
         let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
         if given("load") {
-            let idle = command.get_arguments().map(|arg| arg.get_id().as_str());
-            if let Some(id) = idle.into_iter().find(|id| given(id) && !WITH_LOAD.contains(id)) {
-                let flag = id.replace('_', "-");
-                let message =
-                    format!("--{flag} has no meaning with --load, which samples from what was trained before");
+            let idle = |id: &&str| given(id) && !WITH_LOAD.contains(id);
+            let flag =
+                command.get_arguments().map(|arg| arg.get_id().as_str()).find(idle).map(|id| id.replace('_', "-"));
+            if let Some(flag) = flag {
+                let message = format!("--{flag} has no meaning with --load, which samples from a finished run");
                 return Err(command.error(ErrorKind::ArgumentConflict, message));
             }
         }
@@ -105,6 +108,8 @@ impl Options {
     }
 }
 
+/// The flags whose value is a name: where one begins with a dash, it is rather the next flag.
+const NAMES: [&str; 5] = ["data", "config", "device", "out", "load"];
 /// The flags that say how to sample.
 const WITH_LOAD: [&str; 8] = ["load", "generate", "temperature", "top_k", "tokens", "seed", "threads", "device"];
 
