@@ -166,7 +166,7 @@ fn compare(scalars: &scalar::Mlp, tensors: &Xor) -> Result<f64, Failure> {
 }
 
 fn report(step: u32, steps: u32, loss: f64) {
-    if step % (steps / 10).max(1) == 0 {
+    if step.is_multiple_of((steps / 10).max(1)) {
         println!("  step {step:5}  loss {loss:.2e}");
     }
 }

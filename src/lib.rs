@@ -42,8 +42,8 @@ struct Readme;
 pub mod prelude {
     pub use tapeflow_models::{Gpt, GptConfig, Mlp};
     pub use tapeflow_nn::{
-        Adam, AdamW, DType, Device, Dropout, Embedding, Forward, Gelu, Generator, Gradients, LayerNorm, Linear, Module, ModuleExt,
-        Optimizer, Parameter, Relu, Row, Sequential, Sgd, Shape, Sigmoid, Silu, Tanh, Tensor, causal_attention, grad, kernel,
-        no_grad,
+        Adam, AdamW, DType, Device, Dropout, Embedding, Forward, Gelu, Generator, Gradients, LayerNorm, Linear, Module,
+        ModuleExt, Optimizer, Parameter, Relu, Row, Sequential, Sgd, Shape, Sigmoid, Silu, Tanh, Tensor,
+        causal_attention, grad, kernel, no_grad,
     };
 }

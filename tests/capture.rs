@@ -99,7 +99,8 @@ fn a_captured_step_allocates_nothing() -> Result<()> {
     let _alone = alone();
     for threads in [1, 2] {
         set_threads(threads)?;
-        let config = GptConfig { block_size: 32, vocab_size: 29, n_layer: 2, n_head: 2, n_embd: 64, dropout: 0.1, bias: true };
+        let config =
+            GptConfig { block_size: 32, vocab_size: 29, n_layer: 2, n_head: 2, n_embd: 64, dropout: 0.1, bias: true };
         let generator = Generator::new(5);
         let model = Gpt::new(&config, &generator)?;
         let mut optimizer = AdamW::new(&model).learning_rate(1e-3);
@@ -212,6 +213,9 @@ fn the_planned_peak_is_the_real_one_at_baby() -> Result<()> {
     let by_allocator = PEAK.load(Relaxed) - live + idle;
     let near = |measured: usize| measured as f64 >= 0.9 * planned as f64 && measured as f64 <= 1.1 * planned as f64;
     assert!(near(by_tensors), "planned {planned}, in tensors {by_tensors}");
-    assert!(by_allocator as f64 <= 1.1 * (planned + idle) as f64, "planned {planned}, asked of the system {by_allocator}");
+    assert!(
+        by_allocator as f64 <= 1.1 * (planned + idle) as f64,
+        "planned {planned}, asked of the system {by_allocator}"
+    );
     Ok(())
 }

@@ -245,7 +245,7 @@ fn what_is_recorded_carries_the_path_of_its_module() {
     assert_eq!(path_of_mistake(model.forward(&x)), "h.1.mlp");
     // In a loop the user writes, the elements are called by hand, without their names.
     model.h[1] = self::block();
-    model.first = Box::new(spoiled());
+    *model.first = spoiled();
     assert_eq!(path_of_mistake(model.forward(&x)), "first");
     let masked = Masked { inner: Cached { proj: spoiled() } };
     assert_eq!(path_of_mistake(masked.forward(&x, &x, &mut Cache(0))), "inner.proj");
@@ -253,6 +253,8 @@ fn what_is_recorded_carries_the_path_of_its_module() {
     assert_eq!(path_of_mistake(&x + &Tensor::from_vec(vec![1.0; 3], [3])), "");
 }
 
+// rustfmt indents the attribute anew at every run.
+#[rustfmt::skip]
 macro_rules! residual {
     ($name:ident, $f:ident, |$x:ident|) => {
         #[derive(Module)]
@@ -266,11 +268,11 @@ macro_rules! residual {
         }
         #[derive(Module)]
         #[module(forward = |z| {
-                            let f = |k: Tensor| fc(k);
-                            let input = f(act(z + z));
-                            let index = 1;
-                            h(fc(input), index) + input
-                        })]
+            let f = |k: Tensor| fc(k);
+            let input = f(act(z + z));
+            let index = 1;
+            h(fc(input), index) + input
+        })]
         struct Other {
             fc: Affine,
             h: Vec<Indexed>,

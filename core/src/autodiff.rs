@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::Add;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -116,19 +117,6 @@ impl Gradients {
         parameters.into_iter().filter(|p| self.get(p).is_none()).map(Parameter::path).collect()
     }
 
-    /// The sum: a parameter reached by one of them only keeps that gradient.
-    #[must_use]
-    #[track_caller]
-    pub fn add(mut self, other: Gradients) -> Gradients {
-        for entry in other.entries {
-            match self.entries.iter_mut().find(|e| Arc::ptr_eq(&e.owner, &entry.owner)) {
-                Some(mine) => mine.value = &mine.value + &entry.value,
-                None => self.entries.push(entry),
-            }
-        }
-        self
-    }
-
     /// Every gradient times `factor`.
     #[must_use]
     #[track_caller]
@@ -163,6 +151,22 @@ impl Gradients {
         let factor = Tensor::host(max_norm, dtype) / (&norm + 1e-6);
         let factor = factor.minimum(&Tensor::host(1.0, dtype));
         (self.map(|g| g * &factor), norm)
+    }
+}
+
+impl Add for Gradients {
+    type Output = Gradients;
+
+    /// The sum: a parameter reached by one of them only keeps that gradient. Accumulates over several batches.
+    #[track_caller]
+    fn add(mut self, other: Gradients) -> Gradients {
+        for entry in other.entries {
+            match self.entries.iter_mut().find(|e| Arc::ptr_eq(&e.owner, &entry.owner)) {
+                Some(mine) => mine.value = &mine.value + &entry.value,
+                None => self.entries.push(entry),
+            }
+        }
+        self
     }
 }
 

@@ -194,7 +194,9 @@ impl CapturedStep {
         for (i, result) in results.iter().enumerate() {
             let output = wanted.iter().position(|&w| w == result.node());
             let output = output.ok_or_else(|| {
-                refused(format!("result {i} is not computed by the step's program: it must depend on what the step updates"))
+                refused(format!(
+                    "result {i} is not computed by the step's program: it must depend on what the step updates"
+                ))
             })?;
             found.push((output, result.ty().clone()));
         }
@@ -294,7 +296,10 @@ impl CapturedStep {
             let tape = tape::lock();
             for update in &self.updates {
                 if !update.slot.names(update.leaf) {
-                    return refused(self.site, "a parameter was replaced since the step was captured: capture it again");
+                    return refused(
+                        self.site,
+                        "a parameter was replaced since the step was captured: capture it again",
+                    );
                 }
                 if tape.uses(update.leaf) > 1 {
                     readers.push(update.leaf);

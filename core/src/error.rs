@@ -120,7 +120,9 @@ pub enum Problem {
         hint: &'static str,
     },
     /// `backward` of what depends on nothing that has a gradient.
-    #[error("no parameter is reached: nothing this depends on has requires_grad (recorded under no_grad, detached, or frozen?)")]
+    #[error(
+        "no parameter is reached: nothing this depends on has requires_grad (recorded under no_grad, detached, or frozen?)"
+    )]
     NothingToDifferentiate,
     /// A cotangent would have to pass through a conversion without a derivative.
     #[error("{found} carries no cotangent, so the gradient would be cut here; `detach` the operand to say so")]
@@ -129,7 +131,9 @@ pub enum Problem {
         found: DType,
     },
     /// `backward` through a value whose graph is gone.
-    #[error("the graph of this value was released when it was realised by a step: record it again, or take the gradient before")]
+    #[error(
+        "the graph of this value was released when it was realised by a step: record it again, or take the gradient before"
+    )]
     Released,
     /// `grad` with respect to something the result does not depend on.
     #[error("the result does not depend on input {index} of `grad`, of shape {shape}")]

@@ -52,7 +52,7 @@ pub struct Generator {
 /// Box & Muller 1958. `1 − u` is never 0.
 #[kernel]
 fn normal(u: f32, v: f32) -> f32 {
-    (-2.0 * (1.0 - u).ln()).sqrt() * (6.283_185_307_179_586 * v).cos()
+    (-2.0 * (1.0 - u).ln()).sqrt() * (std::f32::consts::TAU * v).cos()
 }
 
 impl Generator {

@@ -194,7 +194,7 @@ mod tests {
     fn classes_waste_at_most_an_eighth() {
         for bytes in [0, 1, 64, 65, 4096, 4097, 10_000, 1 << 20, (1 << 20) + 1, 123_456_789] {
             let class = size_class(bytes).unwrap();
-            assert!(class >= bytes && class % ALIGN == 0);
+            assert!(class >= bytes && class.is_multiple_of(ALIGN));
             assert!(bytes < 4096 || class - bytes <= bytes / 8, "{bytes} -> {class}");
         }
         assert_eq!(size_class(usize::MAX), None);

@@ -85,7 +85,7 @@ fn gradients_of_small_batches_add_up() -> Result<()> {
     let of =
         |rows: std::ops::Range<usize>| model.forward(&x.slice(0, rows.clone())).mse_loss(&y.slice(0, rows)).backward();
     let whole = of(0..8)?;
-    let parts = of(0..2)?.add(of(2..4)?).add(of(4..6)?).add(of(6..8)?).scale(0.25);
+    let parts = (of(0..2)? + of(2..4)? + of(4..6)? + of(6..8)?).scale(0.25);
     assert_eq!(parts.len(), 4);
     for parameter in model.parameters() {
         let (a, b) = (whole.get(&parameter).unwrap().to_vec::<f32>()?, parts.get(&parameter).unwrap().to_vec::<f32>()?);
@@ -93,7 +93,7 @@ fn gradients_of_small_batches_add_up() -> Result<()> {
     }
     // Those that only one side reached stay as they are.
     let [a, b] = [Point::new(&[1.0]), Point::new(&[2.0])];
-    let sum = a.loss().backward()?.add((a.loss() + b.loss()).backward()?);
+    let sum = a.loss().backward()? + (a.loss() + b.loss()).backward()?;
     assert_eq!(sum.get(&a.w).unwrap().item::<f64>()?, 4.0);
     assert_eq!(sum.get(&b.w).unwrap().item::<f64>()?, 4.0);
     Sgd::new(&(a.w.clone(), b.w.clone())).learning_rate(0.25).step(sum)?;

@@ -76,7 +76,9 @@ impl Dump {
                     }
                     Draft::Group(g) => {
                         let sources = g.expr.sources.iter().map(|s| match s {
-                            ExprSource::Node { id, layout } => format!("%{}{:?}+{}", id.0, &layout.strides[..], layout.offset),
+                            ExprSource::Node { id, layout } => {
+                                format!("%{}{:?}+{}", id.0, &layout.strides[..], layout.offset)
+                            }
                             ExprSource::Scalar { slot } => format!("scalar {slot}"),
                             ExprSource::Iota(layout) => format!("iota {:?}+{}", &layout.strides[..], layout.offset),
                             ExprSource::Random { slot, .. } => format!("random {slot}"),
@@ -100,7 +102,11 @@ impl Dump {
             let mut out = format!("arena {} bytes\n", program.arena_bytes);
             for (i, step) in program.steps.iter().enumerate() {
                 let operands = &program.operands[step.operands.clone()];
-                let _ = writeln!(out, "{i}: {} {operands:?} waits for {}, then {:?}", step.name, step.dependencies, step.dependents);
+                let _ = writeln!(
+                    out,
+                    "{i}: {} {operands:?} waits for {}, then {:?}",
+                    step.name, step.dependencies, step.dependents
+                );
             }
             out
         });

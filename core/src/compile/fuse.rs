@@ -277,7 +277,8 @@ impl Lower<'_> {
             let loads = expr.sources.iter().filter(|s| matches!(s, ExprSource::Node { .. })).count();
             !expr.is_row() && loads <= 2 && work(&expr.function) <= CHEAP
         };
-        if keep && !(self.is_root[i] && !plain) && !self.too_big(&expr) {
+        let computed_root = self.is_root[i] && !plain;
+        if keep && !computed_root && !self.too_big(&expr) {
             self.values[i] = Value::Deferred(expr);
         } else {
             self.values[i] = Value::Stored;

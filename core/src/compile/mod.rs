@@ -178,8 +178,7 @@ enum Copied {
 fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind) -> Option<(Request, Copied)> {
     let mut tape = tape::lock();
     let (order, donated) = loop {
-        let roots: Vec<NodeId> =
-            asked.iter().map(|t| t.node()).filter(|n| tape.buffer[n.index()].is_none()).collect();
+        let roots: Vec<NodeId> = asked.iter().map(|t| t.node()).filter(|n| tape.buffer[n.index()].is_none()).collect();
         if roots.is_empty() && replaces.iter().all(Option::is_none) {
             return None;
         }

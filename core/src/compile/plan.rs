@@ -41,12 +41,7 @@ struct Lease {
 }
 
 /// `outputs`: what survives, with the input it would replace.
-pub(crate) fn plan(
-    world: &World,
-    steps: &[Step],
-    partial_bytes: &[usize],
-    outputs: &[(Id, Option<u32>)],
-) -> Plan {
+pub(crate) fn plan(world: &World, steps: &[Step], partial_bytes: &[usize], outputs: &[(Id, Option<u32>)]) -> Plan {
     let mut plan = Plan { partial: vec![0; steps.len()], ..Plan::default() };
     let (mut first, mut last) = (HashMap::new(), HashMap::new());
     for (i, step) in steps.iter().enumerate() {
@@ -94,9 +89,13 @@ pub(crate) fn plan(
             .map(|&(start, end, ..)| (start, end))
             .collect();
         taken.sort_unstable();
-        let offset = taken.iter().fold((0, false), |(at, done), &(start, end)| {
-            if done || at + bytes <= start { (at, true) } else { (at.max(end), false) }
-        });
+        let offset =
+            taken.iter().fold(
+                (0, false),
+                |(at, done), &(start, end)| {
+                    if done || at + bytes <= start { (at, true) } else { (at.max(end), false) }
+                },
+            );
         let offset = offset.0;
         placed.push((offset, offset + bytes, lease.first, lease.last));
         plan.arena_bytes = plan.arena_bytes.max(offset + bytes);
@@ -118,8 +117,7 @@ fn may_replace(world: &World, steps: &[Step], id: Id, input: u32) -> bool {
     let (Some((at, writer)), None) = (writers.next(), writers.next()) else { return false };
     let Draft::Group(group) = &writer.draft else { return false };
     let whole = Layout::contiguous(&group.expr.space);
-    let stores_whole =
-        group.outputs.iter().any(|(o, kind)| *o == id && *kind == OutputKind::Store(whole.clone()));
+    let stores_whole = group.outputs.iter().any(|(o, kind)| *o == id && *kind == OutputKind::Store(whole.clone()));
     let same_place = group.expr.sources.iter().all(|s| match s {
         ExprSource::Node { id, layout } => !is_input(*id) || *layout == whole,
         _ => true,
@@ -145,14 +143,27 @@ pub(crate) fn dependencies(world: &World, steps: &[Step], partial_bytes: &[usize
     let mut out: Vec<Vec<u32>> = Vec::with_capacity(steps.len());
     let fallible = |s: &Step| {
         use crate::program::kernel::Kernel;
-        matches!(&s.draft, Draft::Kernel { kernel: Kernel::CheckIndex(_) | Kernel::Gather(_) | Kernel::ScatterAdd(_), .. })
+        matches!(
+            &s.draft,
+            Draft::Kernel { kernel: Kernel::CheckIndex(_) | Kernel::Gather(_) | Kernel::ScatterAdd(_), .. }
+        )
     };
     for (i, step) in steps.iter().enumerate() {
         let mut mine: Vec<Use> = Vec::new();
         let place = |id: Id| plan.place[&id];
         let bytes = |id: Id| world.ty[id.index()].bytes().max(1);
-        mine.extend(step.reads().into_iter().map(|id| Use { place: place(id), bytes: bytes(id), step: i, writes: false }));
-        mine.extend(step.writes().into_iter().map(|id| Use { place: place(id), bytes: bytes(id), step: i, writes: true }));
+        mine.extend(step.reads().into_iter().map(|id| Use {
+            place: place(id),
+            bytes: bytes(id),
+            step: i,
+            writes: false,
+        }));
+        mine.extend(step.writes().into_iter().map(|id| Use {
+            place: place(id),
+            bytes: bytes(id),
+            step: i,
+            writes: true,
+        }));
         if partial_bytes[i] > 0 {
             mine.push(Use { place: Place::Arena(plan.partial[i]), bytes: partial_bytes[i], step: i, writes: true });
         }

@@ -14,9 +14,7 @@ use crate::program::{self, Program};
 /// A kernel and the nodes its operands are.
 pub(crate) fn kernel_of(draft: &Draft) -> (Kernel, Vec<Id>) {
     match draft {
-        Draft::Kernel { kernel, reads, write } => {
-            (kernel.clone(), reads.iter().chain(write).copied().collect())
-        }
+        Draft::Kernel { kernel, reads, write } => (kernel.clone(), reads.iter().chain(write).copied().collect()),
         Draft::Group(g) => {
             let mut operands: Vec<Id> = Vec::new();
             let mut operand = |id: Id| {
@@ -36,8 +34,7 @@ pub(crate) fn kernel_of(draft: &Draft) -> (Kernel, Vec<Id>) {
             let inputs = inputs.collect();
             let outputs =
                 g.outputs.iter().map(|(id, kind)| Output { operand: operand(*id), kind: kind.clone() }).collect();
-            let group =
-                Group { space: g.expr.space.clone(), function: g.expr.function.clone(), inputs, outputs };
+            let group = Group { space: g.expr.space.clone(), function: g.expr.function.clone(), inputs, outputs };
             (Kernel::Group(group), operands)
         }
     }

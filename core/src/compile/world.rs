@@ -9,10 +9,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tapeflow_ir::{DType, Extent, ScalarFn};
 
+use super::expr::retype;
 use crate::error::Problem;
 use crate::ops::Op;
 use crate::ops::arithmetic::templates;
-use super::expr::retype;
 use crate::ops::kernel::{KernelOp, is_row, prune};
 use crate::ops::movement::Movement;
 use crate::ops::reduce::ReduceOp;
@@ -245,7 +245,11 @@ impl<'w> Vjp<'w> {
 
     /// Gives input `i` the cotangent `value`.
     pub fn contribute(&mut self, i: usize, value: Id) {
-        debug_assert_eq!(self.world.shape(value), self.world.shape(self.inputs[i]), "a cotangent has its primal's shape");
+        debug_assert_eq!(
+            self.world.shape(value),
+            self.world.shape(self.inputs[i]),
+            "a cotangent has its primal's shape"
+        );
         self.contributions.push((i, value));
     }
 

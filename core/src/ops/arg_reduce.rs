@@ -58,7 +58,9 @@ impl Tensor {
         let site = Site::here();
         let ty = TensorType { dtype: DType::I64, ..self.ty().clone() };
         let checked = self.shape().axis(axis).and_then(|axis| match self.shape()[axis] {
-            0 => Err(Problem::Argument(format!("axis {axis} of {} has no elements to choose from", self.shape()).into())),
+            0 => {
+                Err(Problem::Argument(format!("axis {axis} of {} has no elements to choose from", self.shape()).into()))
+            }
             _ => Ok(axis),
         });
         let axis = match checked {

@@ -90,8 +90,8 @@ impl Tensor {
                 if t.dtype() != first.dtype() {
                     return Err(Problem::DTypes { left: first.dtype(), right: t.dtype() });
                 }
-                let fits = t.ndim() == first.ndim()
-                    && (0..t.ndim()).all(|a| a == axis || t.shape()[a] == first.shape()[a]);
+                let fits =
+                    t.ndim() == first.ndim() && (0..t.ndim()).all(|a| a == axis || t.shape()[a] == first.shape()[a]);
                 if !fits {
                     let shapes = vec![first.shape().clone(), t.shape().clone()];
                     let rule = format!("all extents but that of axis {axis} must agree").into();

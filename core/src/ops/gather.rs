@@ -180,7 +180,11 @@ impl Tensor {
     pub fn embedding(&self, index: &Tensor) -> Tensor {
         if self.ndim() != 2 {
             let problem = Problem::Rank { shape: self.shape().clone(), wanted: 2 };
-            return Tensor::mistake_in(&[self, index], Error::new("embedding", problem, Site::here()), self.ty().clone());
+            return Tensor::mistake_in(
+                &[self, index],
+                Error::new("embedding", problem, Site::here()),
+                self.ty().clone(),
+            );
         }
         self.gathered("embedding", 0, index, false)
     }

@@ -179,9 +179,7 @@ impl KernelOp {
     /// The function with the one output that is meant.
     pub fn single(&self, dtypes: impl Iterator<Item = DType>) -> Result<Arc<ScalarFn>, Problem> {
         Ok(match &self.function {
-            Function::Template(t) => {
-                instance(*t, kernel_dtype(t.0, dtypes))?.outputs[usize::from(self.output)].clone()
-            }
+            Function::Template(t) => instance(*t, kernel_dtype(t.0, dtypes))?.outputs[usize::from(self.output)].clone(),
             Function::Instance(f) => f.clone(),
         })
     }
@@ -283,9 +281,12 @@ fn converts(template: &Template, input: usize) -> bool {
         depends[i] = match *row {
             TemplateRow::Input(k) => usize::from(k) == input,
             TemplateRow::Unary(_, a) | TemplateRow::Reduce(_, a) => depends[usize::from(a)],
-            TemplateRow::Binary(_, a, b) | TemplateRow::Select(_, a, b) => depends[usize::from(a)] || depends[usize::from(b)],
+            TemplateRow::Binary(_, a, b) | TemplateRow::Select(_, a, b) => {
+                depends[usize::from(a)] || depends[usize::from(b)]
+            }
             TemplateRow::Call { template, args, .. } => {
-                let mut given = args.iter().enumerate().filter(|(_, a)| depends[usize::from(**a)]).map(|(k, _)| k).peekable();
+                let mut given =
+                    args.iter().enumerate().filter(|(_, a)| depends[usize::from(**a)]).map(|(k, _)| k).peekable();
                 let any = given.peek().is_some();
                 if given.any(|k| converts(template, k)) {
                     return true;
@@ -379,4 +380,3 @@ pub(crate) fn identity(ty: Type) -> ScalarFn {
     let x: V = b.input(ty);
     b.finish(&[x])
 }
-

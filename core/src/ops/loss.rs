@@ -6,9 +6,9 @@ use tapeflow_macros::kernel;
 use super::check_index::CheckIndex;
 use super::kernel::map;
 use crate::error::{Error, Problem};
+use crate::row::Row;
 use crate::tape::TensorType;
 use crate::tape::site::Site;
-use crate::row::Row;
 use crate::tensor::Tensor;
 use crate::tensor::shape::Shape;
 

@@ -109,12 +109,17 @@ fn infer(a: &Shape, b: &Shape) -> Result<Shape, Problem> {
     let refuse = |rule: String| Problem::Shapes { shapes: vec![a.clone(), b.clone()], rule: rule.into() };
     let (ra, rb) = (a.len(), b.len());
     if a[ra - 1] != b[rb - 2] {
-        let rule = format!("the last axis of the first, {}, must equal the last but one of the second, {}", a[ra - 1], b[rb - 2]);
+        let rule = format!(
+            "the last axis of the first, {}, must equal the last but one of the second, {}",
+            a[ra - 1],
+            b[rb - 2]
+        );
         return Err(refuse(rule));
     }
     let (batch_a, batch_b) = (Shape::from(&a[..ra - 2]), Shape::from(&b[..rb - 2]));
-    let mut shape =
-        batch_a.broadcast(&batch_b).ok_or_else(|| refuse(format!("the batches {batch_a} and {batch_b} must broadcast")))?;
+    let mut shape = batch_a
+        .broadcast(&batch_b)
+        .ok_or_else(|| refuse(format!("the batches {batch_a} and {batch_b} must broadcast")))?;
     shape.0.extend([a[ra - 2], b[rb - 1]]);
     Ok(shape)
 }
@@ -142,7 +147,8 @@ impl Tensor {
     #[track_caller]
     pub fn matmul(&self, other: &Tensor) -> Tensor {
         let site = Site::here();
-        let refused = |problem| Tensor::mistake_in(&[self, other], Error::new("matmul", problem, site), self.ty().clone());
+        let refused =
+            |problem| Tensor::mistake_in(&[self, other], Error::new("matmul", problem, site), self.ty().clone());
         if self.dtype() != other.dtype() {
             return refused(Problem::DTypes { left: self.dtype(), right: other.dtype() });
         }

@@ -4,8 +4,8 @@
 //! Nothing outside an operation's own file asks which operation a node is: passes go through [`Primitive`].
 
 pub(crate) mod activation;
-pub(crate) mod arithmetic;
 pub(crate) mod arg_reduce;
+pub(crate) mod arithmetic;
 pub(crate) mod attention;
 pub(crate) mod cast;
 pub(crate) mod check_index;

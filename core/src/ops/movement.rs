@@ -158,7 +158,7 @@ impl Tensor {
             if holes > 1 || written.iter().any(|&d| d < -1) {
                 return Err(refuse());
             }
-            let left = if known == 0 { 0 } else { self.numel() / known };
+            let left = self.numel().checked_div(known).unwrap_or(0);
             let shape = Shape(written.iter().map(|&d| if d < 0 { left } else { d as usize }).collect());
             if product(&shape)? != self.numel() || (holes == 1 && known == 0) {
                 return Err(refuse());

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 use tapeflow_ir::Reduce;
 
+use super::Primitive;
 use super::arithmetic::templates;
 use super::kernel::KernelOp;
-use super::Primitive;
 use crate::compile::fuse::Lower;
 use crate::compile::world::Vjp;
 use crate::error::{Error, Problem};

@@ -4,8 +4,8 @@ use tapeflow_macros::kernel;
 
 use super::kernel::map;
 use crate::error::Error;
-use crate::tape::site::Site;
 use crate::row::Row;
+use crate::tape::site::Site;
 use crate::tensor::Tensor;
 
 /// The largest is subtracted so that nothing overflows; it cancels, so its derivative is left out.

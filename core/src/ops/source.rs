@@ -13,8 +13,8 @@ use super::{Arguments, Primitive};
 use crate::capture::{HostCell, Origin};
 use crate::compile::fuse::{Expr, ExprSource, Lower, identity_fn, lane};
 use crate::error::Problem;
-use crate::program::kernel::{Dims, Layout};
 use crate::generator::Stream;
+use crate::program::kernel::{Dims, Layout};
 use crate::reference::Array;
 use crate::tape::TensorType;
 

@@ -149,7 +149,8 @@ impl Program {
             Place::Output(i) => outputs[i as usize].as_ptr(),
         }));
         let failed = std::sync::atomic::AtomicU32::new(u32::MAX);
-        let run = Run { program: self, addresses: &workspace.addresses, arena: arena.as_ptr(), scalars, failed: &failed };
+        let run =
+            Run { program: self, addresses: &workspace.addresses, arena: arena.as_ptr(), scalars, failed: &failed };
         let pool;
         let result = if self.cost < INLINE_BELOW {
             pool::run_inline(&run)

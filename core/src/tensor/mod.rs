@@ -92,7 +92,9 @@ impl Tensor {
             return Tensor::mistake(Error::new(op.name(), problem, site), ty);
         }
         if !ty.shape.is_addressable(ty.dtype.size()) {
-            let problem = Problem::Argument(format!("the result {} would have more bytes than there are addresses", ty.shape).into());
+            let problem = Problem::Argument(
+                format!("the result {} would have more bytes than there are addresses", ty.shape).into(),
+            );
             return Tensor::mistake(Error::new(op.name(), problem, site), ty);
         }
         let grad = inputs.iter().any(|t| t.0.grad) && grad_enabled() && !stops(&op, inputs);

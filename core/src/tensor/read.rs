@@ -64,7 +64,8 @@ impl Tensor {
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         self.check()?;
         if self.dtype() != T::DTYPE {
-            let problem = Problem::DType { found: self.dtype(), wanted: format!("{} to be read as that", T::DTYPE).into() };
+            let problem =
+                Problem::DType { found: self.dtype(), wanted: format!("{} to be read as that", T::DTYPE).into() };
             return Err(Error::new("to_vec", problem, Site::here()));
         }
         self.with_bytes(T::from_bytes)

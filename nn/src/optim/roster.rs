@@ -100,7 +100,13 @@ impl Roster {
         weight_decay: f64,
     ) -> Self {
         module.stamp_paths();
-        let member = |(path, parameter)| Member { path, parameter, group: Group::default(), steps: Counter::default(), state: None };
+        let member = |(path, parameter)| Member {
+            path,
+            parameter,
+            group: Group::default(),
+            steps: Counter::default(),
+            state: None,
+        };
         let members = module.named_parameters().into_iter().map(member).collect();
         let learning_rate = HostCell::new(learning_rate);
         Roster { members, names, learning_rate, weight_decay, steps: Counter::default(), mistake: None }

@@ -79,7 +79,7 @@ fn measure(args: &Args, systems: Vec<System>, name: &str, rounds: usize) -> Resu
     for round in 0..rounds {
         for &threads in &args.threads {
             for system in &systems {
-                eprintln!("{name}: round {} of {rounds}, {threads} threads, {}", round + 1, system.name);
+                eprintln!("{name}: round {} of {rounds}, threads {threads}, {}", round + 1, system.name);
                 let output = system.measure(name, threads, args)?;
                 if system.is_ours() && output.is_empty() {
                     return Ok(Vec::new()); // the binary has said "not yet"
