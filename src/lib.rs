@@ -1,7 +1,8 @@
 //! tapeflow: a macro-driven, ECS-like dataflow runtime for deep learning.
 //!
-//! Plain structs become modules, plain scalar functions become differentiable kernels; what is computed is recorded on a tape,
-//! fused, planned and run on a worker pool. This crate is the facade: it re-exports the others and owns nothing itself.
+//! Plain structs become modules, plain scalar functions become differentiable kernels; what is computed is recorded on
+//! a tape, fused, planned and run on a worker pool. This crate is the facade: it re-exports the others and owns nothing
+//! itself.
 //!
 //! ```
 //! use tapeflow::prelude::*;

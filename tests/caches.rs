@@ -118,7 +118,7 @@ fn two_thousand_small_steps_leak_nothing() -> Result<()> {
             let _unused = (&x + 1.0).exp();
             let loss = model.forward(&x).mse_loss(&y);
             let gradients = loss.backward()?;
-            if step % 7 == 0 {
+            if step.is_multiple_of(7) {
                 let wrong = model.forward(&x).index_select(0, &Tensor::from_vec(vec![9i64], [1]));
                 assert!(optimizer.step(wrong.sum().backward()?).is_err());
                 let mistaken = x.matmul(&x);

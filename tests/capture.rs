@@ -180,7 +180,8 @@ fn a_step_must_commit_once() -> Result<()> {
     Ok(())
 }
 
-/// Planned before anything runs; measured with the counting allocator: what the arena and the results take, and nothing beyond a tenth.
+/// Planned before anything runs; measured with the counting allocator: what the arena and the results take, and nothing
+/// beyond a tenth.
 #[test]
 fn the_planned_peak_is_the_real_one_at_baby() -> Result<()> {
     let _alone = alone();

@@ -1,5 +1,5 @@
-//! Every registered operation on the CPU against the reference device: all dtypes, forms of operands and kinds of extents.
-//! And the registry against the sources: no public operation may be missing from it.
+//! Every registered operation on the CPU against the reference device: all dtypes, forms of operands and kinds of
+//! extents. And the registry against the sources: no public operation may be missing from it.
 
 mod operands;
 
@@ -256,8 +256,8 @@ fn other_dtypes_are_refused_with_an_error() {
     report(bad);
 }
 
-/// The arithmetic of a product is a matter of its extents alone: whether an operand is read in place or was laid out in order
-/// for somebody else must not show.
+/// The arithmetic of a product is a matter of its extents alone: whether an operand is read in place or was laid out in
+/// order for somebody else must not show.
 #[test]
 #[ignore = "open: the gemm crate sums in another order for other strides where m or n is small"]
 fn a_product_has_the_same_bits_however_its_operands_lie() -> Result<()> {

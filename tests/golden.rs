@@ -109,8 +109,8 @@ fn assert_training_matches<M: Module>(golden: &Golden, model: &M, loss: impl Fn(
     for (path, parameter) in model.named_parameters() {
         let ours = parameter.tensor().to_vec::<f64>()?;
         let theirs = golden.floats(&format!("final.{path}"));
-        // Adding a vector to all keys shifts a query's scores alike, which softmax does not see: the true gradient of the
-        // keys' bias is zero, and what is left of it rounding alone.
+        // Adding a vector to all keys shifts a query's scores alike, which softmax does not see: the true gradient of
+        // the keys' bias is zero, and what is left of it rounding alone.
         let keys = if path.ends_with("attn.c_attn.bias") { ours.len() / 3..ours.len() / 3 * 2 } else { 0..0 };
         for range in [0..keys.start, keys.end..ours.len()] {
             // A parameter moves by at most η a step; what 1e-8 of that is lies below 1e-8 relative of all but zeros.

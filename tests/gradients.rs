@@ -1,5 +1,6 @@
-//! Derivatives of every registered operation, of first and second order, against central differences in f64; derivatives of
-//! expressions against the scalar engine, which shares no code with the tensors; and what must be refused.
+//! Derivatives of every registered operation, of first and second order, against central differences in f64;
+//! derivatives of expressions against the scalar engine, which shares no code with the tensors; and what must be
+//! refused.
 
 mod operands;
 
@@ -118,8 +119,8 @@ fn weighted_sum(x: &Tensor, seed: f64) -> Tensor {
     (x * Tensor::from_vec(weights, x.shape())).sum()
 }
 
-/// The functions that derivatives are checked for: every case with a differentiable operand, in all forms, and with each letter
-/// of its shapes as 1 and as 0.
+/// The functions that derivatives are checked for: every case with a differentiable operand, in all forms, and with
+/// each letter of its shapes as 1 and as 0.
 fn functions() -> impl Iterator<Item = Function<'static>> {
     let cases =
         ops().iter().filter(|c| c.dtypes().contains(&DType::F64) && c.operands.iter().any(|o| o.differentiable));

@@ -1,4 +1,5 @@
-//! The macros as a user meets them: kernels against the functions they were made from, and the errors as rustc shows them.
+//! The macros as a user meets them: kernels against the functions they were made from, and the errors as rustc shows
+//! them.
 
 use tapeflow::__macro::ir::{Column, DType, Precision, Template};
 use tapeflow::kernel;

@@ -1,4 +1,5 @@
-//! What each pass makes of one small model, as text. A change here is to be read: it says what became of a training step.
+//! What each pass makes of one small model, as text. A change here is to be read: it says what became of a training
+//! step.
 
 use expect_test::{Expect, expect};
 use tapeflow::prelude::*;

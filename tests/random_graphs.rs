@@ -1,5 +1,5 @@
-//! Random graphs: fused and unfused programs, any number of threads and any order of reading give the same bits, and the
-//! reference agrees. And operations called with arbitrary arguments: each works or gives an `Err`, none panics.
+//! Random graphs: fused and unfused programs, any number of threads and any order of reading give the same bits, and
+//! the reference agrees. And operations called with arbitrary arguments: each works or gives an `Err`, none panics.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

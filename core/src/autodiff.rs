@@ -1,7 +1,7 @@
 //! Reverse-mode differentiation as the user sees it: `backward`, `grad`, `Gradients`, `no_grad`.
 //!
-//! Owns the checks that must be made when a gradient is asked for. The gradient itself is one recorded node; it is expanded
-//! when a program is compiled, so a steady step records only the forward pass.
+//! Owns the checks that must be made when a gradient is asked for. The gradient itself is one recorded node; it is
+//! expanded when a program is compiled, so a steady step records only the forward pass.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -40,7 +40,8 @@ pub(crate) fn take_report(other: Option<u64>) -> Result<()> {
     first.map_or(Ok(()), |(_, error)| Err(error))
 }
 
-/// Records what `f` does without gradients: nothing in it is reached by `backward`, and its graph is dropped as soon as it is computed.
+/// Records what `f` does without gradients: nothing in it is reached by `backward`, and its graph is dropped as soon as
+/// it is computed.
 pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
@@ -143,7 +144,8 @@ impl Gradients {
     }
 
     /// Scales all gradients so that their common norm is at most `max_norm`; returns the norm there was. PyTorch's
-    /// `clip_grad_norm_`: the factor is `min(1, max_norm / (norm + 1e-6))`. Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063.
+    /// `clip_grad_norm_`: the factor is `min(1, max_norm / (norm + 1e-6))`. Pascanu, Mikolov & Bengio 2013,
+    /// arXiv:1211.5063.
     #[track_caller]
     pub fn clip_norm(self, max_norm: f64) -> (Gradients, Tensor) {
         let norm = self.norm();
@@ -189,11 +191,12 @@ impl Tensor {
         Ok(leaf)
     }
 
-    /// The gradients of this scalar with respect to every parameter it depends on. Checks and records; nothing runs yet.
+    /// The gradients of this scalar with respect to every parameter it depends on. Checks and records; nothing runs
+    /// yet.
     ///
     /// # Errors
-    /// The first mistake made on the way to this value; not a single float; nothing to differentiate; a path through something
-    /// without a derivative; a graph that was released by a step.
+    /// The first mistake made on the way to this value; not a single float; nothing to differentiate; a path through
+    /// something without a derivative; a graph that was released by a step.
     #[track_caller]
     pub fn backward(&self) -> Result<Gradients> {
         self.backward_from(None)
@@ -335,7 +338,8 @@ fn record_gradient(
     Ok(values)
 }
 
-/// The tape, once no update is running that takes over memory the graph of `root` begins with: such an update ends the graph.
+/// The tape, once no update is running that takes over memory the graph of `root` begins with: such an update ends the
+/// graph.
 fn lock_settled(root: NodeId) -> Locked {
     let mut tape = tape::lock();
     while tape.lent > 0 && reaches_lent(&mut tape, root) {
@@ -379,7 +383,8 @@ fn walk(tape: &mut Locked, root: NodeId, mut visit: impl FnMut(&Locked, NodeId))
 
 /// As `walk`, through everything that `wanted` could be reached through, whether it requires gradients or not.
 fn walk_all(tape: &mut Locked, root: NodeId, wanted: &[NodeId], mut visit: impl FnMut(NodeId)) -> Result<()> {
-    // Only nodes that depend on a wanted one carry a cotangent that matters; of a released one it is not known any more.
+    // Only nodes that depend on a wanted one carry a cotangent that matters; of a released one it is not known any
+    // more.
     tape.begin_walk();
     let mut depends: HashMap<NodeId, bool> = wanted.iter().map(|&w| (w, true)).collect();
     let mut stack = vec![(root, false)];

@@ -1,7 +1,7 @@
 //! Captured steps: a training step compiled once and then called directly, without recording, key or look-up.
 //!
-//! `capture` runs the step as usual and keeps its program. A replay binds new inputs, asks every host number for its present
-//! value, and runs in the memory of the run before: it allocates nothing. Owns the bindings; knows no passes.
+//! `capture` runs the step as usual and keeps its program. A replay binds new inputs, asks every host number for its
+//! present value, and runs in the memory of the run before: it allocates nothing. Owns the bindings; knows no passes.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -75,7 +75,8 @@ pub fn is_capturing() -> bool {
     RECORDING.with_borrow(Option::is_some)
 }
 
-/// Called around every replay of the step that is being captured: where an optimizer sets its cells and counts its steps.
+/// Called around every replay of the step that is being captured: where an optimizer sets its cells and counts its
+/// steps.
 pub fn on_replay(hook: impl FnMut(Replay) + Send + 'static) {
     RECORDING.with_borrow_mut(|r| {
         if let Some(r) = r {
@@ -122,8 +123,8 @@ pub struct CapturedStep {
 
 /// Takes the step that `step` records, on these inputs, and keeps it as a program for further calls.
 ///
-/// `step` must commit exactly once (an optimizer's `step`); what it returns can be read after every run. Host numbers made inside are
-/// fixed, but for those of optimizers and generators.
+/// `step` must commit exactly once (an optimizer's `step`); what it returns can be read after every run. Host numbers
+/// made inside are fixed, but for those of optimizers and generators.
 ///
 /// # Errors
 /// What `step` reports; several commits or none; a result that the step's program does not compute.
@@ -244,8 +245,8 @@ impl CapturedStep {
     /// Runs the step on other inputs of the same types.
     ///
     /// # Errors
-    /// Inputs of other shapes or dtypes; a failure of the run: parameters and optimizer state are then as they were; a parameter
-    /// that was replaced since the capture.
+    /// Inputs of other shapes or dtypes; a failure of the run: parameters and optimizer state are then as they were; a
+    /// parameter that was replaced since the capture.
     #[track_caller]
     pub fn run(&mut self, inputs: &[&Tensor]) -> Result<()> {
         let site = self.site;
@@ -276,7 +277,8 @@ impl CapturedStep {
                 Origin::Counter(counter) => *word = counter.fetch_add(1, Relaxed),
             }
         }
-        // SAFETY: inputs have the types of the capture; `take_updates` made sure that nobody else reads what is written.
+        // SAFETY: inputs have the types of the capture; `take_updates` made sure that nobody else reads what is
+        // written.
         let outcome = unsafe { self.program.run_in(&self.arena, &self.inputs, &self.outputs, &self.scalars) };
         self.publish(outcome.is_ok());
         match outcome {

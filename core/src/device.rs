@@ -16,8 +16,8 @@ pub(crate) enum Kind {
     Reference,
 }
 
-/// Computes on `threads` threads from now on, the calling one included; 0 for as many as the machine can run at once. Results do not
-/// depend on it.
+/// Computes on `threads` threads from now on, the calling one included; 0 for as many as the machine can run at once.
+/// Results do not depend on it.
 ///
 /// # Errors
 /// The operating system refuses a thread; the number then stays as it was.

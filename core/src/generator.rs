@@ -1,5 +1,6 @@
-//! Random generators: a seed and a counter. Each recording takes a counter of its own; the numbers are a function of (seed,
-//! counter, position), so they are the same on every device, for any number of threads, and cost no memory until stored.
+//! Random generators: a seed and a counter. Each recording takes a counter of its own; the numbers are a function of
+//! (seed, counter, position), so they are the same on every device, for any number of threads, and cost no memory until
+//! stored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,5 +1,5 @@
-//! The core of tapeflow: tensors recorded on a tape, differentiated, fused, planned and run on a worker pool; the reference
-//! device; and the scalar engine. It knows no Vulkan and no layers.
+//! The core of tapeflow: tensors recorded on a tape, differentiated, fused, planned and run on a worker pool; the
+//! reference device; and the scalar engine. It knows no Vulkan and no layers.
 
 extern crate self as tapeflow;
 

@@ -1,5 +1,5 @@
-//! Host memory: aligned blocks that are kept and lent again, so that a steady training step asks the system for nothing.
-//! Owns allocation and its accounting; knows no tensors.
+//! Host memory: aligned blocks that are kept and lent again, so that a steady training step asks the system for
+//! nothing. Owns allocation and its accounting; knows no tensors.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -80,7 +80,8 @@ fn with_shelf<T>(f: impl FnOnce(&mut Shelf) -> T) -> T {
     f(guard.get_or_insert_default())
 }
 
-/// Sizes are rounded up so that few classes serve many shapes: to a cache line when small, to an eighth of the power of two below when not.
+/// Sizes are rounded up so that few classes serve many shapes: to a cache line when small, to an eighth of the power of
+/// two below when not.
 fn size_class(bytes: usize) -> Option<usize> {
     if bytes <= 4096 {
         return Some(bytes.max(1).next_multiple_of(ALIGN));

@@ -1,5 +1,5 @@
-//! Parameters: cells that name an immutable version of a tensor. A step makes new versions; what was recorded before keeps
-//! reading the old ones.
+//! Parameters: cells that name an immutable version of a tensor. A step makes new versions; what was recorded before
+//! keeps reading the old ones.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -197,12 +197,12 @@ impl Parameter {
 
 /// Computes all new versions as one program and then names them all: all or nothing.
 ///
-/// Memory of old versions that nobody else reads is taken over by the new ones. Live tensors that depend on such a version are
-/// computed first, so they see the old values.
+/// Memory of old versions that nobody else reads is taken over by the new ones. Live tensors that depend on such a
+/// version are computed first, so they see the old values.
 ///
 /// # Errors
-/// A mistake in any value, another shape or dtype, one slot named twice, a failure of the run (an index out of range): every slot
-/// then still names its old version.
+/// A mistake in any value, another shape or dtype, one slot named twice, a failure of the run (an index out of range):
+/// every slot then still names its old version.
 #[track_caller]
 pub fn commit(updates: &[(&Slot, Tensor)]) -> Result<()> {
     let site = Site::here();

@@ -1,5 +1,5 @@
-//! Random words as a pure function of a counter: Philox4x32-10 of Salmon, Moraes, Dror & Shaw, *Parallel Random Numbers:
-//! As Easy as 1, 2, 3*, SC 2011. Owns the generator and the layout of streams; every device gives these bits.
+//! Random words as a pure function of a counter: Philox4x32-10 of Salmon, Moraes, Dror & Shaw, *Parallel Random
+//! Numbers: As Easy as 1, 2, 3*, SC 2011. Owns the generator and the layout of streams; every device gives these bits.
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];

@@ -85,8 +85,8 @@ pub fn erf<T: Lanes>(x: T) -> T {
 /// One row of a tensor along its last axis, in the body of a row kernel.
 ///
 /// Arithmetic and functions act on every element, alone or with a scalar; [`max`](Row::max), [`min`](Row::min),
-/// [`sum`](Row::sum) and [`mean`](Row::mean) reduce the row to a scalar; `if x > 0.0 { a } else { b }` chooses for every
-/// element. A row has no values in the host program: the body is only type-checked, and what it says is run by
+/// [`sum`](Row::sum) and [`mean`](Row::mean) reduce the row to a scalar; `if x > 0.0 { a } else { b }` chooses for
+/// every element. A row has no values in the host program: the body is only type-checked, and what it says is run by
 /// `#[kernel]`'s template. So every method here gives a `Row` or 0 and never panics.
 ///
 /// # Formula

@@ -1,7 +1,7 @@
 //! Trains a character-level GPT, or samples from one that was trained.
 //!
-//! `cargo run --release --example gpt` needs nothing else: it has a text of its own, and leaves a checkpoint, the metrics of
-//! every step and a chart of the losses in `runs/gpt`. `--help` lists what can be changed.
+//! `cargo run --release --example gpt` needs nothing else: it has a text of its own, and leaves a checkpoint, the
+//! metrics of every step and a chart of the losses in `runs/gpt`. `--help` lists what can be changed.
 
 mod checkpoint;
 mod corpus;

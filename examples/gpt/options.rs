@@ -14,8 +14,8 @@ use tapeflow::Device;
 
 /// Trains a character-level GPT on a text and samples from it, or samples from one that was trained.
 ///
-/// Without flags it trains for about two minutes on two cores, on a text of its own, and leaves in runs/gpt a checkpoint
-/// (model.safetensors, config.json, tokenizer.json), metrics.jsonl and loss.svg.
+/// Without flags it trains for about two minutes on two cores, on a text of its own, and leaves in runs/gpt a
+/// checkpoint (model.safetensors, config.json, tokenizer.json), metrics.jsonl and loss.svg.
 #[derive(Debug, Parser)]
 #[command(name = "gpt", after_long_help = PRESETS)]
 pub struct Options {
@@ -46,8 +46,8 @@ pub struct Options {
     #[arg(long, value_name = "DIR", default_value = "runs/gpt")]
     pub out: PathBuf,
 
-    /// Validation: N random batches (the same ones each time), or full: 20 batches during training, and at the end the whole
-    /// validation split in consecutive blocks
+    /// Validation: N random batches (the same ones each time), or full: 20 batches during training, and at the end the
+    /// whole validation split in consecutive blocks
     #[arg(long, value_name = "full|N", default_value = "20")]
     pub eval: Eval,
 
@@ -88,7 +88,8 @@ impl Options {
     }
 
     fn read(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Options, clap::Error> {
-        // So that `--steps -1` is told what steps are, and not that there is no flag `-1`; and a prompt may begin with a dash.
+        // So that `--steps -1` is told what steps are, and not that there is no flag `-1`; and a prompt may begin with
+        // a dash.
         let mut command = Options::command().mut_args(|arg| {
             let name = NAMES.contains(&arg.get_id().as_str());
             arg.allow_hyphen_values(!name)

@@ -1,5 +1,6 @@
 //! The procedural macros of tapeflow. Entry points only: each macro is a pipeline `parse → model → check → expand` in a
-//! folder of its own, reports every mistake at once, and names paths of the facade `::tapeflow` without depending on it.
+//! folder of its own, reports every mistake at once, and names paths of the facade `::tapeflow` without depending on
+//! it.
 
 mod errors;
 mod kernel;
@@ -20,8 +21,8 @@ use proc_macro::TokenStream;
 /// let y = silu::map(&x);      // every element of a tensor, on its device
 /// let one = silu(1.0);        // the function itself is unchanged
 /// ```
-/// Parameters are `f32` (or all `f64`): either stands for every float dtype; and `bool`, `u8`, `i32`, `u32`, `i64`, which
-/// stay what they are. The result is a scalar, or a tuple for several outputs.
+/// Parameters are `f32` (or all `f64`): either stands for every float dtype; and `bool`, `u8`, `i32`, `u32`, `i64`,
+/// which stay what they are. The result is a scalar, or a tuple for several outputs.
 ///
 /// # Row kernels
 /// ```ignore
@@ -30,22 +31,22 @@ use proc_macro::TokenStream;
 ///
 /// let p = softmax(&logits);   // along the last axis
 /// ```
-/// A parameter of type `Row` makes one. `max`, `min`, `sum`, `mean` and `len` reduce a row to a scalar; scalar parameters
-/// occur once per row. The function itself takes tensors; its body is only type-checked. Of each element and another
-/// value, the larger and the smaller are `maximum` and `minimum`. A scalar whose value differs between elements, such as
-/// `if x > 0.0 { 1.0 } else { 0.0 }`, becomes a row by `Row::from`.
+/// A parameter of type `Row` makes one. `max`, `min`, `sum`, `mean` and `len` reduce a row to a scalar; scalar
+/// parameters occur once per row. The function itself takes tensors; its body is only type-checked. Of each element and
+/// another value, the larger and the smaller are `maximum` and `minimum`. A scalar whose value differs between
+/// elements, such as `if x > 0.0 { 1.0 } else { 0.0 }`, becomes a row by `Row::from`.
 ///
 /// # Bodies
-/// `let` (tuples, shadowing, `let mut` with assignment), arithmetic, comparisons, `&&`, `||`, `!`, `if` with `else`, blocks,
-/// `as`, literals, constants, calls of other kernels, and these methods: `abs signum exp exp2 exp_m1 ln ln_1p log2 log10
-/// log sqrt cbrt recip powi powf sin cos sin_cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh floor ceil
-/// round trunc fract min max clamp mul_add hypot copysign rem_euclid to_degrees to_radians is_nan is_infinite is_finite`;
-/// of integers also `pow wrapping_add wrapping_sub wrapping_mul`. `detach(x)` stops the cotangent, `erf(x)` is the error
-/// function. There are no loops, references, arrays or early returns.
+/// `let` (tuples, shadowing, `let mut` with assignment), arithmetic, comparisons, `&&`, `||`, `!`, `if` with `else`,
+/// blocks, `as`, literals, constants, calls of other kernels, and these methods: `abs signum exp exp2 exp_m1 ln ln_1p
+/// log2 log10 log sqrt cbrt recip powi powf sin cos sin_cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh
+/// floor ceil round trunc fract min max clamp mul_add hypot copysign rem_euclid to_degrees to_radians is_nan
+/// is_infinite is_finite`; of integers also `pow wrapping_add wrapping_sub wrapping_mul`. `detach(x)` stops the
+/// cotangent, `erf(x)` is the error function. There are no loops, references, arrays or early returns.
 ///
 /// Both branches of an `if` are computed, and one is selected. Constants are named in capitals, or by a path; those of
-/// `std::f32::consts` are taken at full precision, others as they are. An integer literal that is passed to another kernel
-/// is an `i32` unless it has a suffix.
+/// `std::f32::consts` are taken at full precision, others as they are. An integer literal that is passed to another
+/// kernel is an `i32` unless it has a suffix.
 ///
 /// # Numerics
 /// `min` and `max` give NaN if either operand is NaN, where Rust's own give the other operand. `powi` with a literal
@@ -68,8 +69,8 @@ pub fn kernel(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 ///
 /// # Fields
-/// Every field is visited, in order, under its name (`0`, `1`, … in a tuple struct), and has to be a module, a parameter,
-/// a buffer, or a `Vec`, `Option`, array or tuple of those.
+/// Every field is visited, in order, under its name (`0`, `1`, … in a tuple struct), and has to be a module, a
+/// parameter, a buffer, or a `Vec`, `Option`, array or tuple of those.
 /// - `#[module(skip)]` leaves a field alone: it holds no parameters.
 /// - `#[module(buffer)]` says that the field is a `Buffer`: saved, not trained.
 /// - `#[module(rename = "weight")]` gives it another name in paths.
@@ -79,17 +80,18 @@ pub fn kernel(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// another result (`|x| -> (Tensor, Tensor) { … }`) it becomes a method of the struct, with a `vjp` beside it if all
 /// inputs and the result are tensors. `|mut x|` gives an input that can be assigned.
 ///
-/// A call of one name is that field's `forward` under its module path; a `Vec` or array of modules is applied one after the
-/// other, an `Option` is the identity when `None`. `self.0(x)` calls a field of a tuple struct. A local variable of the same
-/// name shadows the field, and a name that is no field is an ordinary function, as is every path: `tapeflow::dropout(x)`.
-/// A skipped field that is a function pointer, `dyn Fn` or type parameter is called as a function with borrowed tensors.
-/// Anything else of a field is reached through `self`: `self.n_head`, `self.weight.tensor()`.
+/// A call of one name is that field's `forward` under its module path; a `Vec` or array of modules is applied one after
+/// the other, an `Option` is the identity when `None`. `self.0(x)` calls a field of a tuple struct. A local variable of
+/// the same name shadows the field, and a name that is no field is an ordinary function, as is every path:
+/// `tapeflow::dropout(x)`. A skipped field that is a function pointer, `dyn Fn` or type parameter is called as a
+/// function with borrowed tensors. Anything else of a field is reached through `self`: `self.n_head`,
+/// `self.weight.tensor()`.
 ///
 /// # The borrowing rule
-/// Names of tensors are never moved. As operand of `+ - * / %` and unary `-`, as argument of a call, and in `&[a, b]`, a
-/// tensor's name is borrowed; where it stands as a value of its own (`let y = x;`, the last expression of a block, an element
-/// of a tuple), a new handle is made. A name is known to be a tensor if it is an input without a type or of type `Tensor` or
-/// `&Tensor`, a `let` with such a type, or a `let` without a type whose value is
+/// Names of tensors are never moved. As operand of `+ - * / %` and unary `-`, as argument of a call, and in `&[a, b]`,
+/// a tensor's name is borrowed; where it stands as a value of its own (`let y = x;`, the last expression of a block, an
+/// element of a tuple), a new handle is made. A name is known to be a tensor if it is an input without a type or of
+/// type `Tensor` or `&Tensor`, a `let` with such a type, or a `let` without a type whose value is
 /// - the call of a field, or of `.forward` or `.tensor()`,
 /// - arithmetic with a tensor, `Tensor::…(…)`, or a call of a function with a tensor among its arguments,
 /// - a method call on a tensor, except for those that give something else, such as `shape`, `dims`, `len` and `item`,

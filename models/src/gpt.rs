@@ -86,8 +86,8 @@ impl GptConfig {
 /// ```
 /// use tapeflow_models::{Gpt, GptConfig, Sampler};
 /// use tapeflow_nn::{Generator, ModuleExt};
-/// let config = GptConfig { block_size: 8, n_layer: 1, n_head: 2, n_embd: 8, ..GptConfig::preset("gpt2", 11).unwrap() };
-/// let model = Gpt::new(&config, &Generator::new(1))?;
+/// let config = GptConfig { block_size: 8, n_layer: 1, n_head: 2, n_embd: 8, ..GptConfig::preset("gpt2", 11).unwrap()
+/// }; let model = Gpt::new(&config, &Generator::new(1))?;
 /// assert_eq!(model.named_parameters()[2].0, "h.0.ln_1.weight");
 /// let tokens = model.generate(&[1, 2, 3], 4, &mut Sampler::greedy())?;
 /// assert_eq!(tokens.len(), 4);

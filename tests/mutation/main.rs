@@ -1,5 +1,5 @@
-//! Parameters change while readers, views, other optimizers and other threads look on: old versions stay what they were,
-//! and a step that fails changes nothing.
+//! Parameters change while readers, views, other optimizers and other threads look on: old versions stay what they
+//! were, and a step that fails changes nothing.
 
 mod gradients;
 mod steps;

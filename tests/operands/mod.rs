@@ -1,5 +1,5 @@
-//! Operands for the cases of the registry: values in every dtype, extents for the letters of a shape, and the forms in which a
-//! tensor can lie in memory. Owns no test.
+//! Operands for the cases of the registry: values in every dtype, extents for the letters of a shape, and the forms in
+//! which a tensor can lie in memory. Owns no test.
 
 use tapeflow::registry::{Class, OpCase, Operand};
 use tapeflow::{DType, Result, Tensor};
@@ -14,7 +14,8 @@ pub enum Form {
     ExpandedFirst,
     /// Its last axis stored once and repeated.
     ExpandedLast,
-    /// Every second element, from the second on, of the first axis, and all but the first of the last (if that is another).
+    /// Every second element, from the second on, of the first axis, and all but the first of the last (if that is
+    /// another).
     Sliced,
 }
 

@@ -1,6 +1,7 @@
 //! The fuse pass: decides what is stored and what is computed where it is read; each stored value becomes a step.
 //!
-//! Owns that decision and the drafts of steps. Every operation has fixed arithmetic, so any decision gives the same bits.
+//! Owns that decision and the drafts of steps. Every operation has fixed arithmetic, so any decision gives the same
+//! bits.
 
 use tapeflow_ir::{Extent, Op as ScalarOp, Reduce, ScalarFn, Unary};
 
@@ -130,7 +131,8 @@ pub(crate) fn fuse(world: &World, roots: &[Id], fuse: bool) -> Result<Vec<Step>,
     Ok(if fuse { super::merge::merge(world, steps) } else { steps })
 }
 
-/// Whether the steps can run in order: functions verify, every value is written before it is read, every output has its result.
+/// Whether the steps can run in order: functions verify, every value is written before it is read, every output has its
+/// result.
 pub(crate) fn verify(world: &World, steps: &[Step]) -> Result<(), String> {
     let mut written: Vec<bool> = world.bound.iter().map(Option::is_some).collect();
     for (i, step) in steps.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! Structural keys: the canonical encoding of a graph, and the cache of programs under it.
-//! A hash finds a program, a full comparison confirms it; the least recently used go first when they take too many bytes.
+//! A hash finds a program, a full comparison confirms it; the least recently used go first when they take too many
+//! bytes.
 
 use std::collections::HashMap;
 use std::hash::Hasher;

@@ -1,5 +1,5 @@
-//! From recorded graphs to results. `realize` is the way in: it copies the reachable part of the tape, finds or compiles the
-//! program, binds buffers and runs it. The passes stand in one list, in `compile`.
+//! From recorded graphs to results. `realize` is the way in: it copies the reachable part of the tape, finds or
+//! compiles the program, binds buffers and runs it. The passes stand in one list, in `compile`.
 
 mod differentiate;
 pub(crate) mod dump;
@@ -32,7 +32,8 @@ thread_local! {
     static FUSE: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Runs what `f` realises on this thread with one kernel per operation: the bits are the same, which is what tests check with it.
+/// Runs what `f` realises on this thread with one kernel per operation: the bits are the same, which is what tests
+/// check with it.
 pub fn without_fusion<T>(f: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
@@ -62,8 +63,8 @@ struct Request {
     device: Kind,
 }
 
-/// Computes `asked` now. `replaces` names leaves whose memory the corresponding tensor may take over: nobody else uses them, and on
-/// success they are gone.
+/// Computes `asked` now. `replaces` names leaves whose memory the corresponding tensor may take over: nobody else uses
+/// them, and on success they are gone.
 pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<Option<Ran>, Error> {
     for tensor in asked {
         tensor.check()?;
@@ -108,9 +109,9 @@ pub(crate) fn settle(leaves: &[NodeId]) -> Result<(), Error> {
 /// How many nodes may wait before a mark computes what can be computed.
 const PENDING_LIMIT: usize = 20_000;
 
-/// Says that a unit of work begins: a batch, a step. When very much waits to be computed (a loop that adds to a total and never looks at
-/// it), every live tensor is computed here, so that waiting work stays bounded and the cut falls at the same place each time.
-/// Loaders call it for every batch.
+/// Says that a unit of work begins: a batch, a step. When very much waits to be computed (a loop that adds to a total
+/// and never looks at it), every live tensor is computed here, so that waiting work stays bounded and the cut falls at
+/// the same place each time. Loaders call it for every batch.
 ///
 /// # Errors
 /// What computing reports.
@@ -233,8 +234,8 @@ fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind) -> Opti
     Some((request, copied))
 }
 
-/// The nodes reachable from `roots`, inputs first, and from every live tensor that depends on a donated leaf: those must be computed
-/// before the leaf is gone. `None`: another thread's program has taken a buffer that is needed.
+/// The nodes reachable from `roots`, inputs first, and from every live tensor that depends on a donated leaf: those
+/// must be computed before the leaf is gone. `None`: another thread's program has taken a buffer that is needed.
 fn walk(tape: &mut Locked, roots: &[NodeId], donated: &[Option<NodeId>]) -> Option<Vec<NodeId>> {
     let donated: Vec<NodeId> = donated.iter().flatten().copied().collect();
     let mut roots = roots.to_vec();

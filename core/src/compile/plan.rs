@@ -1,5 +1,5 @@
-//! The plan pass: gives every value a place. Values that outlive the program are its outputs; the others share one arena,
-//! at offsets where no other value lives at the same time; an update may take the place of what it replaces.
+//! The plan pass: gives every value a place. Values that outlive the program are its outputs; the others share one
+//! arena, at offsets where no other value lives at the same time; an update may take the place of what it replaces.
 
 use std::collections::HashMap;
 
@@ -109,8 +109,8 @@ pub(crate) fn plan(world: &World, steps: &[Step], partial_bytes: &[usize], outpu
     plan
 }
 
-/// Whether the step that writes `id` may write over `input`: it reads it only element by element at the same places, writes the
-/// whole of it once, and nothing reads it later.
+/// Whether the step that writes `id` may write over `input`: it reads it only element by element at the same places,
+/// writes the whole of it once, and nothing reads it later.
 fn may_replace(world: &World, steps: &[Step], id: Id, input: u32) -> bool {
     let is_input = |x: Id| world.bound[x.index()] == Some(input);
     let mut writers = steps.iter().enumerate().filter(|(_, s)| s.writes().contains(&id));

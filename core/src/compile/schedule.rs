@@ -59,7 +59,8 @@ pub(crate) fn schedule(
     let mut waits = plan::dependencies(world, steps, &partials, &plan);
     let mut order = topological(&waits);
     if order.is_none() {
-        // A check depends on an updated value: then nothing is updated in place, and the new values are simply dropped if it fails.
+        // A check depends on an updated value: then nothing is updated in place, and the new values are simply dropped
+        // if it fails.
         let apart: Vec<(Id, Option<u32>)> = outputs.iter().map(|&(id, _)| (id, None)).collect();
         plan = plan::plan(world, steps, &partials, &apart);
         waits = plan::dependencies(world, steps, &partials, &plan);

@@ -62,8 +62,9 @@ impl World {
         id
     }
 
-    /// A value that is bound when the program runs; `op` and `inputs` say how it came about, if that is still known. It is the
-    /// same node as one that is computed alike: which values were read before must not change the order of cotangents.
+    /// A value that is bound when the program runs; `op` and `inputs` say how it came about, if that is still known. It
+    /// is the same node as one that is computed alike: which values were read before must not change the order of
+    /// cotangents.
     pub fn bind(&mut self, op: Op, inputs: Ids, ty: TensorType, input: u32) -> Id {
         if inputs.is_empty() {
             return self.add(op, inputs, ty, Some(input));
@@ -175,7 +176,8 @@ impl World {
         self.push(KernelOp::template(templates::ADD, 0), &[a, b], ty)
     }
 
-    /// Applies `function`'s only output to `inputs`; inputs it does not use are dropped, so that they need not be computed.
+    /// Applies `function`'s only output to `inputs`; inputs it does not use are dropped, so that they need not be
+    /// computed.
     pub fn apply(&mut self, function: &ScalarFn, inputs: &[Id], like: Id) -> Id {
         let (mut function, kept) = prune(function);
         let inputs: Ids = kept.iter().map(|&i| inputs[i]).collect();

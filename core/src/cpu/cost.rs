@@ -1,5 +1,5 @@
-//! Rough costs of operations, for cutting chunks and deciding what runs inline. Measured on one machine with AVX-512; only the
-//! order of magnitude counts.
+//! Rough costs of operations, for cutting chunks and deciding what runs inline. Measured on one machine with AVX-512;
+//! only the order of magnitude counts.
 
 use tapeflow_ir::{Binary, DType, Op, Unary};
 

@@ -25,7 +25,8 @@ pub struct Shapes {
     pub by_row: bool,
     /// Whether tiles lie within runs of the inner axis.
     pub within: bool,
-    /// Whether the tiles of several rows are taken column by column, because an operand is transposed; implies `within`.
+    /// Whether the tiles of several rows are taken column by column, because an operand is transposed; implies
+    /// `within`.
     pub transposed: bool,
     /// Elements of the inner axis.
     pub inner: usize,

@@ -1,5 +1,5 @@
-//! Reductions: the fixed arithmetic of sums (16 lanes and a tree, pieces of 4096), along rows, over a stream of tiles and
-//! down columns. Owns the loops; how `Group` uses them stands in `group`. The law is `tapeflow_ir::reduce`'s.
+//! Reductions: the fixed arithmetic of sums (16 lanes and a tree, pieces of 4096), along rows, over a stream of tiles
+//! and down columns. Owns the loops; how `Group` uses them stands in `group`. The law is `tapeflow_ir::reduce`'s.
 
 use std::marker::PhantomData;
 
@@ -143,8 +143,8 @@ impl<T: Copy> Stream<T> {
             let value = tree::<F>(self.lanes);
             self.lift::<F>(value);
         }
-        // A level that has taken nothing holds the identity; lifting a level's partial result into the next is the last,
-        // shorter piece of that level.
+        // A level that has taken nothing holds the identity; lifting a level's partial result into the next is the
+        // last, shorter piece of that level.
         let mut value = None;
         for level in 0..LEVELS {
             if let Some(value) = value {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// An instruction-set path. Every path computes the same arithmetic; where a function is only specified to a few units in
-/// the last place, the paths still share one formula.
+/// An instruction-set path. Every path computes the same arithmetic; where a function is only specified to a few units
+/// in the last place, the paths still share one formula.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
     /// x86-64 with AVX-512 F, BW, DQ and VL.

@@ -1,8 +1,9 @@
-//! Lowering a group's function to steps over tiles. Owns the choice of primitives, of what is computed how often, and of
-//! registers; knows nothing of chunks and of running.
+//! Lowering a group's function to steps over tiles. Owns the choice of primitives, of what is computed how often, and
+//! of registers; knows nothing of chunks and of running.
 //!
-//! Every value has a [`Class`], how often it occurs: once, once per tile, once per row, once per element. An operation runs
-//! at the highest class of its operands; operands of lower classes are splats, or are spread where no primitive takes them.
+//! Every value has a [`Class`], how often it occurs: once, once per tile, once per row, once per element. An operation
+//! runs at the highest class of its operands; operands of lower classes are splats, or are spread where no primitive
+//! takes them.
 
 use tapeflow_ir::{Const, DType, Op, Reduce, ScalarFn, V};
 

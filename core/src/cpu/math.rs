@@ -2,9 +2,9 @@
 //! functions that need care (NaN and signed zero in `min` and `max`).
 //!
 //! Method: Cody & Waite, *Software Manual for the Elementary Functions*, 1980: reduce the argument, evaluate a
-//! polynomial, undo the reduction in the exponent bits. The polynomials are minimax fits by our own Remez exchange in 40
-//! digits; the error stated beside each is that of the polynomial before rounding. Functions whose reduction loses bits
-//! in f32 are computed in f64 and rounded once. No fused multiply-add: every instruction set gives the same bits.
+//! polynomial, undo the reduction in the exponent bits. The polynomials are minimax fits by our own Remez exchange in
+//! 40 digits; the error stated beside each is that of the polynomial before rounding. Functions whose reduction loses
+//! bits in f32 are computed in f64 and rounded once. No fused multiply-add: every instruction set gives the same bits.
 
 use std::f64::consts as c64;
 
@@ -135,8 +135,8 @@ fn float64(k: u64, bias: f64) -> f64 {
     f64::from_bits(0x4330_0000_0000_0000 | k) - (4_503_599_627_370_496.0 + bias)
 }
 
-/// Natural logarithm of a positive, finite, normal f64, relative error below 1e-13: `2 artanh s`, `s = (m − 1)/(m + 1)`,
-/// `√½ <= m < √2`.
+/// Natural logarithm of a positive, finite, normal f64, relative error below 1e-13: `2 artanh s`, `s = (m − 1)/(m +
+/// 1)`, `√½ <= m < √2`.
 #[inline(always)]
 fn ln64(x: f64) -> f64 {
     const SQRT_HALF: u64 = 0x3fe6_a09e_667f_3bcd;
@@ -275,7 +275,8 @@ pub fn pow(x: f32, y: f32) -> f32 {
     let p = p * f + 0.693_147_180_546_137_4;
     let power = f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);
     let magnitude = ((p * f + 1.0) * power) as f32;
-    // From 2²⁴ on every f32 is an even integer; below, adding and subtracting 2²³ rounds, exactly if `y` was an integer.
+    // From 2²⁴ on every f32 is an even integer; below, adding and subtracting 2²³ rounds, exactly if `y` was an
+    // integer.
     let b = y.abs();
     let large = b >= 16_777_216.0;
     let b = if large { 0.0 } else { b };

@@ -27,7 +27,8 @@ const COLUMNS: usize = 48;
 /// Compiles a matrix product.
 ///
 /// # Errors
-/// [`CompileError::Undefined`] for other dtypes than f32 and f64, [`CompileError::Malformed`] for layouts of another rank.
+/// [`CompileError::Undefined`] for other dtypes than f32 and f64, [`CompileError::Malformed`] for layouts of another
+/// rank.
 pub fn compile(matmul: &Matmul, isa: Isa) -> Result<Arc<dyn Executable>, CompileError> {
     let rank = matmul.batch.len() + 2;
     if matmul.a.strides.len() != rank || matmul.b.strides.len() != rank {
@@ -198,7 +199,8 @@ impl<T: Element> Executable for MatmulKernel<T> {
     }
 }
 
-/// `c[i, j] = Σ a[i, p] · b[p, j]`, strides by row and column; `c` has columns side by side and `pitch` from row to row.
+/// `c[i, j] = Σ a[i, p] · b[p, j]`, strides by row and column; `c` has columns side by side and `pitch` from row to
+/// row.
 struct Product {
     m: usize,
     n: usize,

@@ -21,8 +21,8 @@ pub struct ScatterAddKernel {
     gather: Gather,
     indices: Indices,
     add: Added,
-    /// With one list for all: destination rows of a chunk, chunks of an outer item. Else columns of a chunk and chunks of
-    /// an outer item.
+    /// With one list for all: destination rows of a chunk, chunks of an outer item. Else columns of a chunk and chunks
+    /// of an outer item.
     per: usize,
     parts: usize,
     /// Outer items of a chunk; 1 unless an item is one chunk.

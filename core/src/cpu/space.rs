@@ -106,8 +106,8 @@ impl Walk {
         offset
     }
 
-    /// Calls `run(done, offset, stride, count)` for every run of the inner axis within elements `start..start + n`: `count`
-    /// elements from `offset`, the first being number `start + done`.
+    /// Calls `run(done, offset, stride, count)` for every run of the inner axis within elements `start..start + n`:
+    /// `count` elements from `offset`, the first being number `start + done`.
     #[inline(always)]
     pub fn runs(&self, start: usize, n: usize, mut run: impl FnMut(usize, isize, isize, usize)) {
         let Some(inner) = self.dims.len().checked_sub(1) else {
@@ -171,8 +171,8 @@ impl Walk {
             && self.dims[self.dims.len() - 2] >= TRANSPOSED_ROWS
     }
 
-    /// Reads columns `col..col + n` of rows `row..row + TRANSPOSED_ROWS` (those there are) of a transposed operand; `dst` has
-    /// `pitch` elements from row to row.
+    /// Reads columns `col..col + n` of rows `row..row + TRANSPOSED_ROWS` (those there are) of a transposed operand;
+    /// `dst` has `pitch` elements from row to row.
     ///
     /// # Safety
     /// As for [`Walk::gather`].

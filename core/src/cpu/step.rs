@@ -146,8 +146,8 @@ pub struct Lowered {
 }
 
 impl Lowered {
-    /// Lets registers that are not alive at once share one. Those of the prologue, and those whose slot became an output,
-    /// are left out of it.
+    /// Lets registers that are not alive at once share one. Those of the prologue, and those whose slot became an
+    /// output, are left out of it.
     pub fn assign_registers(&mut self) {
         let mut last = vec![0; self.places.len()];
         for (index, step) in self.body.iter().enumerate() {

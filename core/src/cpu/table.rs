@@ -1,5 +1,6 @@
 //! Which primitive computes which operation of the IR: one line per operation and class of dtypes.
-//! Owns the scalar meaning of the operations on the CPU, except the transcendental ones of f32 (`math`); knows no tiles.
+//! Owns the scalar meaning of the operations on the CPU, except the transcendental ones of f32 (`math`); knows no
+//! tiles.
 
 use tapeflow_ir::{Binary, Compare, DType, Unary};
 
@@ -217,8 +218,8 @@ fn unary_f64(isa: Isa, op: Unary) -> Option<Primitive> {
     })
 }
 
-/// The primitive of a binary operation; `modes` says which operands are splats. `None` if the dtype lacks the operation,
-/// or this combination of splats is not compiled (the caller then spreads them).
+/// The primitive of a binary operation; `modes` says which operands are splats. `None` if the dtype lacks the
+/// operation, or this combination of splats is not compiled (the caller then spreads them).
 pub fn binary(isa: Isa, op: Binary, dtype: DType, modes: (bool, bool)) -> Option<Primitive> {
     match dtype {
         DType::F32 => Some(match op {

@@ -1,4 +1,5 @@
-//! Running a compiled group tile by tile: addresses, loads, steps, stores. Owns the loop; every choice was made in `group`.
+//! Running a compiled group tile by tile: addresses, loads, steps, stores. Owns the loop; every choice was made in
+//! `group`.
 
 use tapeflow_ir::DType;
 
@@ -73,7 +74,8 @@ impl GroupKernel {
         let (row, at) = (tile.start / self.shapes.inner, tile.start % self.shapes.inner);
         let (first, pitch, size) = (row / TRANSPOSED_ROWS * TRANSPOSED_ROWS, self.shapes.tile, input.dtype.size());
         let col = at / pitch * pitch;
-        // SAFETY: the scratch has a place for the rows, after a note of which they are; the layout stays within the operand.
+        // SAFETY: the scratch has a place for the rows, after a note of which they are; the layout stays within the
+        // operand.
         unsafe {
             let note = run.scratch.add(rows).cast::<[usize; 2]>();
             let buffer = run.scratch.add(rows + 64);

@@ -1,8 +1,8 @@
 //! Vector primitives: loops over contiguous elements, written once and compiled once per instruction set.
 //! Owns the calling convention and the loop bodies; which function of a scalar they apply comes from `table`.
 //!
-//! A body works in blocks of 16 elements, so that the compiler turns each into whole vector registers. Rust never contracts
-//! `a * b + c`, hence vector, remainder and scalar code of one formula give the same bits.
+//! A body works in blocks of 16 elements, so that the compiler turns each into whole vector registers. Rust never
+//! contracts `a * b + c`, hence vector, remainder and scalar code of one formula give the same bits.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -32,8 +32,8 @@ pub struct Call {
 /// A primitive compiled for one instruction set.
 ///
 /// # Safety
-/// All addresses of the call are valid and aligned for what the primitive reads and writes there, the result overlaps no
-/// operand, and the machine has the instruction set.
+/// All addresses of the call are valid and aligned for what the primitive reads and writes there, the result overlaps
+/// no operand, and the machine has the instruction set.
 pub type Primitive = unsafe fn(&Call);
 
 /// A loop to be compiled once per instruction set; implementors are never constructed.
@@ -181,8 +181,8 @@ unsafe fn row<F: Scalar3, const SA: bool, const SB: bool, const SC: bool>(
             if $splat { $row } else { $row.add($at) }
         };
     }
-    // SAFETY: blocks stay within the `n` elements of each row; the last one may repeat elements of the one before, which is
-    // harmless because the result overlaps no operand.
+    // SAFETY: blocks stay within the `n` elements of each row; the last one may repeat elements of the one before,
+    // which is harmless because the result overlaps no operand.
     unsafe {
         let mut i = 0;
         if F::CHEAP {
@@ -274,7 +274,8 @@ pub struct Random;
 impl Body for Random {
     #[inline(always)]
     unsafe fn run(call: &Call) {
-        // SAFETY: `src[0]` is a stream; `dst` has `cols` elements, all of them zeroed or overwritten before they are read.
+        // SAFETY: `src[0]` is a stream; `dst` has `cols` elements, all of them zeroed or overwritten before they are
+        // read.
         unsafe {
             let out = std::slice::from_raw_parts_mut(call.dst.cast::<f32>(), call.cols);
             (*call.src[0].cast::<Stream>()).fill(call.step[0] as u64, out);

@@ -218,7 +218,8 @@ methods! {
     logical_or(other) = logical_or;
     /// Not, of bools.
     logical_not() = logical_not;
-    /// Elements of `x` where this (bool) is true, of `y` elsewhere; shapes broadcast. The gradient goes to the chosen one only.
+    /// Elements of `x` where this (bool) is true, of `y` elsewhere; shapes broadcast. The gradient goes to the chosen
+    /// one only.
     where_(x, y) = where_;
     /// `|x|`; its derivative at 0 is 0.
     abs() = abs;

@@ -14,7 +14,8 @@ fn dropout(x: f32, uniform: f32, p: f32) -> f32 {
 }
 
 impl Tensor {
-    /// Sets each element to zero with probability `p` and divides the others by `1 − p`, always; layers ask whether they train.
+    /// Sets each element to zero with probability `p` and divides the others by `1 − p`, always; layers ask whether
+    /// they train.
     ///
     /// # Errors
     /// `p` outside `0..1`.

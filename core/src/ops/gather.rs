@@ -157,7 +157,8 @@ impl Tensor {
         }
     }
 
-    /// Picks along an axis: the index's shape takes the axis's place. NumPy's `take`; negative indices count from the end.
+    /// Picks along an axis: the index's shape takes the axis's place. NumPy's `take`; negative indices count from the
+    /// end.
     ///
     /// # Errors
     /// An index outside the axis is an error of the run, and nothing is updated by that run.

@@ -78,7 +78,8 @@ fn instance(template: TemplateRef, dtype: DType) -> Result<Arc<Instance>, Proble
     Ok(made)
 }
 
-/// How many templates have been instantiated, for how many dtypes: one of the caches that must not grow in a steady loop.
+/// How many templates have been instantiated, for how many dtypes: one of the caches that must not grow in a steady
+/// loop.
 pub(crate) fn instances() -> usize {
     INSTANCES.read().unwrap_or_else(PoisonError::into_inner).len()
 }
@@ -347,8 +348,8 @@ fn check(template: &'static Template, inputs: &[&Tensor]) -> Result<(Arc<Instanc
 /// Applies a kernel to tensors: the entry point of what `#[kernel]` generates.
 ///
 /// # Shapes
-/// Scalar kernels broadcast their inputs as NumPy does. In row kernels `Row` parameters broadcast and a row is the last axis;
-/// scalar parameters have 1 there. Results that are one per row lose the last axis.
+/// Scalar kernels broadcast their inputs as NumPy does. In row kernels `Row` parameters broadcast and a row is the last
+/// axis; scalar parameters have 1 there. Results that are one per row lose the last axis.
 #[track_caller]
 pub fn map<const OUTPUTS: usize>(template: &'static Template, inputs: &[&Tensor]) -> [Tensor; OUTPUTS] {
     let site = Site::here();

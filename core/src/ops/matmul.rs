@@ -1,4 +1,5 @@
-//! Contraction: batched matrix products with broadcast batches. Operands are read through strides, so transposes cost nothing.
+//! Contraction: batched matrix products with broadcast batches. Operands are read through strides, so transposes cost
+//! nothing.
 
 use std::borrow::Cow;
 
@@ -82,7 +83,8 @@ impl Primitive for Matmul {
     }
 }
 
-/// Turns batch axes into rows where `b` is the same for all of them and `a` allows it: one large product instead of many small.
+/// Turns batch axes into rows where `b` is the same for all of them and `a` allows it: one large product instead of
+/// many small.
 fn fold_batch(batch: Dims, m: usize, k: usize, a: Layout, b: Layout) -> (Dims, usize, Layout, Layout) {
     let repeated = batch.iter().zip(&b.strides).all(|(&d, &s)| d == 1 || s == 0);
     let rows: usize = batch.iter().product::<usize>() * m;
@@ -128,8 +130,8 @@ impl Tensor {
     /// The matrix product.
     ///
     /// # Shapes
-    /// `(…, m, k) × (…, k, n) → (…, m, n)`, batches broadcast. As NumPy's `matmul`, a vector on the left is a row and on the
-    /// right a column, and its axis is dropped from the result.
+    /// `(…, m, k) × (…, k, n) → (…, m, n)`, batches broadcast. As NumPy's `matmul`, a vector on the left is a row and
+    /// on the right a column, and its axis is dropped from the result.
     ///
     /// # Gradient
     /// `ā = c̄ bᵀ`, `b̄ = aᵀ c̄`.

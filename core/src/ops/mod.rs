@@ -52,7 +52,8 @@ pub(crate) trait Primitive {
     /// Its name in errors, dumps and profiles.
     fn name(&self) -> Cow<'static, str>;
 
-    /// Whether a cotangent reaches input `input`. An integer carries none, but is followed to the conversion that made it.
+    /// Whether a cotangent reaches input `input`. An integer carries none, but is followed to the conversion that made
+    /// it.
     fn flow(&self, _input: usize, _types: &[&TensorType]) -> Flow {
         Flow::Carries
     }
@@ -146,7 +147,8 @@ primitives! {
     GradientOf(gradient::GradientOf),
 }
 
-/// Values that change from run to run without changing the program: they are bound to slots, and are no part of the key.
+/// Values that change from run to run without changing the program: they are bound to slots, and are no part of the
+/// key.
 pub(crate) type Arguments = SmallVec<[u64; 2]>;
 
 impl Op {

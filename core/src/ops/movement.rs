@@ -1,4 +1,5 @@
-//! Movements: reshape, permute, expand, slice. Views of what is in memory, composed as strides; nothing moves until it must.
+//! Movements: reshape, permute, expand, slice. Views of what is in memory, composed as strides; nothing moves until it
+//! must.
 
 use std::borrow::Cow;
 

@@ -199,7 +199,8 @@ impl Tensor {
         super::kernel::map::<1>(templates::DIV, &[&total, &count])[0].clone()
     }
 
-    /// The variance over `axes`: `Σ (x − μ)² / (n − correction)`; `correction` 1 is the unbiased estimate (PyTorch's default), 0 the population's.
+    /// The variance over `axes`: `Σ (x − μ)² / (n − correction)`; `correction` 1 is the unbiased estimate (PyTorch's
+    /// default), 0 the population's.
     #[track_caller]
     pub fn var_dim(&self, axes: impl IntoAxes, correction: usize, keepdim: bool) -> Tensor {
         let site = Site::here();

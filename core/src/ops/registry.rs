@@ -1,5 +1,5 @@
-//! The list of operations, which generic tests walk: for each operation a user can call one or several cases, with what its
-//! operands must be like. Owns the list and the operands' values; knows no test and no device.
+//! The list of operations, which generic tests walk: for each operation a user can call one or several cases, with what
+//! its operands must be like. Owns the list and the operands' values; knows no test and no device.
 
 mod cases;
 
@@ -27,8 +27,8 @@ pub enum Domain {
     Between(f64, f64),
     /// Between −3 and 3, at least 0.2 away from every integer and so from kinks and jumps at integers.
     BetweenIntegers,
-    /// Multiples of 0.1 plus an offset, each once: no two are nearer than 0.1, and none to those with another offset than the
-    /// offsets' difference.
+    /// Multiples of 0.1 plus an offset, each once: no two are nearer than 0.1, and none to those with another offset
+    /// than the offsets' difference.
     Apart(f64),
     /// −1, 0 and 1: many are equal.
     Ties,
@@ -37,8 +37,8 @@ pub enum Domain {
 /// One operand of a case.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand {
-    /// One character per axis. A lower-case letter stands for any extent, an upper-case one for any but 0, each the same in all
-    /// operands; a digit is that extent.
+    /// One character per axis. A lower-case letter stands for any extent, an upper-case one for any but 0, each the
+    /// same in all operands; a digit is that extent.
     pub shape: &'static str,
     /// Its dtypes.
     pub class: Class,

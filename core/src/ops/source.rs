@@ -170,7 +170,8 @@ impl Primitive for Iota {
     }
 }
 
-/// Uniform numbers in [0, 1), a function of (seed, counter) and the element's position. Each recording has a counter of its own.
+/// Uniform numbers in [0, 1), a function of (seed, counter) and the element's position. Each recording has a counter of
+/// its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Random(Host<Draw>);
 

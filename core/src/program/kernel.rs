@@ -104,8 +104,8 @@ pub struct Matmul {
     pub b: Layout,
 }
 
-/// `out[i, j, l] = data[i, index[…], l]`: rows picked along one axis. Operands 0 data, 1 index (i32, u32 or i64), 2 out;
-/// data is contiguous `(outer, extent, inner)`. An index outside `-extent..extent` is a [`RunError`].
+/// `out[i, j, l] = data[i, index[…], l]`: rows picked along one axis. Operands 0 data, 1 index (i32, u32 or i64), 2
+/// out; data is contiguous `(outer, extent, inner)`. An index outside `-extent..extent` is a [`RunError`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gather {
     /// Of data and out.
@@ -125,12 +125,14 @@ pub struct Gather {
     pub along: bool,
 }
 
-/// The transpose of [`Gather`]: `out[i, index[…], l] += data[i, j, l]`, out zeroed first. Each destination row is owned by one
-/// chunk, which adds its sources in index order, so the bits do not depend on threads. Operands 0 data, 1 index, 2 out.
+/// The transpose of [`Gather`]: `out[i, index[…], l] += data[i, j, l]`, out zeroed first. Each destination row is owned
+/// by one chunk, which adds its sources in index order, so the bits do not depend on threads. Operands 0 data, 1 index,
+/// 2 out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ScatterAdd(pub Gather);
 
-/// Index of the first largest (or smallest) element along the last axis of contiguous `(rows, length)`, as i64. A NaN wins. Operands 0 → 1.
+/// Index of the first largest (or smallest) element along the last axis of contiguous `(rows, length)`, as i64. A NaN
+/// wins. Operands 0 → 1.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ArgReduce {
     /// Of the data.
@@ -200,7 +202,8 @@ pub struct Args<'a> {
 
 /// A kernel compiled for a device: chunks that may run at once on any threads, then one `finish`.
 ///
-/// The cut into chunks depends on shapes alone, never on the number of threads, and every chunk writes what no other writes.
+/// The cut into chunks depends on shapes alone, never on the number of threads, and every chunk writes what no other
+/// writes.
 pub trait Executable: Send + Sync + fmt::Debug {
     /// How many chunks; may be 0 when there is nothing to do.
     fn chunks(&self) -> usize;

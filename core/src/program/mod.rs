@@ -1,5 +1,5 @@
-//! Programs: what a graph becomes. Compiled kernels in order with their dependencies, places for every value, one arena.
-//! Owns running them; knows no tape and no worlds.
+//! Programs: what a graph becomes. Compiled kernels in order with their dependencies, places for every value, one
+//! arena. Owns running them; knows no tape and no worlds.
 
 pub mod kernel;
 
@@ -177,8 +177,8 @@ struct Run<'r> {
     failed: &'r std::sync::atomic::AtomicU32,
 }
 
-// SAFETY: the addresses are those of buffers that outlive the run; the dependencies between steps and the cut of chunks keep
-// every byte to one writer at a time.
+// SAFETY: the addresses are those of buffers that outlive the run; the dependencies between steps and the cut of chunks
+// keep every byte to one writer at a time.
 unsafe impl Sync for Run<'_> {}
 
 impl Run<'_> {

@@ -1,5 +1,6 @@
-//! The reference device: evaluates one operation at a time with `ir`'s evaluator, f32 carried in f64 inside an operation.
-//! The oracle of the tests, and what keeps the interface between programs and devices honest. Slow on purpose: no clever code.
+//! The reference device: evaluates one operation at a time with `ir`'s evaluator, f32 carried in f64 inside an
+//! operation. The oracle of the tests, and what keeps the interface between programs and devices honest. Slow on
+//! purpose: no clever code.
 
 mod array;
 

@@ -1,8 +1,8 @@
 //! The tape: the long-lived world. Entities are nodes, components are columns indexed by node.
 //!
-//! Owns what was recorded and its lifetime, nothing else: a node lives while a handle or another node uses it. It knows no
-//! passes and no programs; nothing here computes. One lock guards all columns; it is held for single recordings and for
-//! the copy of a graph, never while compiling or running.
+//! Owns what was recorded and its lifetime, nothing else: a node lives while a handle or another node uses it. It knows
+//! no passes and no programs; nothing here computes. One lock guards all columns; it is held for single recordings and
+//! for the copy of a graph, never while compiling or running.
 
 pub(crate) mod site;
 
@@ -97,7 +97,8 @@ static CHANGED: Condvar = Condvar::new();
 pub(crate) struct Locked(MutexGuard<'static, Option<Tape>>);
 
 pub(crate) fn lock() -> Locked {
-    // A panic while the lock is held would be a bug of this file alone; the columns are then still usable for other graphs.
+    // A panic while the lock is held would be a bug of this file alone; the columns are then still usable for other
+    // graphs.
     let mut guard = TAPE.lock().unwrap_or_else(PoisonError::into_inner);
     guard.get_or_insert_default();
     Locked(guard)
@@ -275,7 +276,8 @@ impl Tape {
         self.release(id);
     }
 
-    /// One use less; frees what nobody uses any more. Iterative: a chain of a million nodes must not overflow the stack.
+    /// One use less; frees what nobody uses any more. Iterative: a chain of a million nodes must not overflow the
+    /// stack.
     fn release(&mut self, id: NodeId) {
         let mut work: SmallVec<[NodeId; 16]> = SmallVec::from_slice(&[id]);
         while let Some(id) = work.pop() {

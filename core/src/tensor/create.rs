@@ -73,8 +73,8 @@ impl Tensor {
         Tensor::from_slice(&[value], ())
     }
 
-    /// A host number as a tensor of shape `()`. For floats its value is no part of a program, so a learning rate may change every
-    /// step and nothing is compiled again; integers are.
+    /// A host number as a tensor of shape `()`. For floats its value is no part of a program, so a learning rate may
+    /// change every step and nothing is compiled again; integers are.
     ///
     /// # Errors
     /// A value `dtype` cannot hold, such as 0.5 for an integer.

@@ -1,4 +1,5 @@
-//! Tensors: the user's handles to nodes of the tape. Owns creation and reading; operations are methods written in `ops`.
+//! Tensors: the user's handles to nodes of the tape. Owns creation and reading; operations are methods written in
+//! `ops`.
 
 mod create;
 pub mod display;
@@ -20,8 +21,8 @@ use shape::Shape;
 
 /// An n-dimensional array: a value that is computed when it is needed.
 ///
-/// A cheap handle (`Clone + Send + Sync`): operations record on a tape and return at once. What is wrong with a call is said by the
-/// first `?` after it (`item`, `to_vec`, `backward`, `step`, `realize`), with the place it was made at.
+/// A cheap handle (`Clone + Send + Sync`): operations record on a tape and return at once. What is wrong with a call is
+/// said by the first `?` after it (`item`, `to_vec`, `backward`, `step`, `realize`), with the place it was made at.
 #[derive(Clone)]
 pub struct Tensor(Arc<Handle>);
 
@@ -152,8 +153,8 @@ impl Tensor {
         Tensor::mistaken(mistake, ty, site)
     }
 
-    /// As [`Tensor::mistake`], in an operation on `inputs`: what is wrong may follow from a mistake in one of them, which was
-    /// first.
+    /// As [`Tensor::mistake`], in an operation on `inputs`: what is wrong may follow from a mistake in one of them,
+    /// which was first.
     pub(crate) fn mistake_in(inputs: &[&Tensor], error: Error, ty: TensorType) -> Tensor {
         match inputs.iter().filter_map(|t| t.0.mistake.as_ref()).min_by_key(|m| m.order) {
             Some(first) => Tensor::mistaken(first.clone(), ty, error.site()),
@@ -233,7 +234,8 @@ impl Tensor {
     /// The extents as an array: `let [b, t, c] = x.dims();`.
     ///
     /// # Errors
-    /// With another number of axes it records a mistake, which this tensor's users meet at their next `?`, and returns ones.
+    /// With another number of axes it records a mistake, which this tensor's users meet at their next `?`, and returns
+    /// ones.
     #[track_caller]
     pub fn dims<const N: usize>(&self) -> [usize; N] {
         match <[usize; N]>::try_from(&self.shape()[..]) {

@@ -18,7 +18,8 @@ impl Tensor {
     /// Computes the value now and keeps it.
     ///
     /// # Errors
-    /// The first mistake made on the way to this value, with its place; failures of the run (an index out of range, memory).
+    /// The first mistake made on the way to this value, with its place; failures of the run (an index out of range,
+    /// memory).
     #[track_caller]
     pub fn realize(&self) -> Result<()> {
         realize(&[self], &[]).map(drop)

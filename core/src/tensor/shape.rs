@@ -19,8 +19,8 @@ impl Shape {
         self.0.iter().fold(1, |n: usize, &d| n.saturating_mul(d))
     }
 
-    /// Whether elements of `size` bytes have offsets an address can have, on every axis: beside an axis of 0 too, strides must not
-    /// overflow.
+    /// Whether elements of `size` bytes have offsets an address can have, on every axis: beside an axis of 0 too,
+    /// strides must not overflow.
     pub(crate) fn is_addressable(&self, size: usize) -> bool {
         let bytes = self.0.iter().try_fold(size, |n, &d| n.checked_mul(d.max(1)));
         bytes.is_some_and(|n| n <= isize::MAX as usize)

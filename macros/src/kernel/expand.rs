@@ -1,8 +1,8 @@
 //! Writes a kernel's code: the function, and an empty type of its name that carries the template and the tensor form.
 //! Owns `quote!` only; every judgement was made before.
 //!
-//! The carrier is a type, not a module: items of an `impl` see what the function sees, also inside a function body (as in
-//! a documentation example), where `super::*` of a module would not reach.
+//! The carrier is a type, not a module: items of an `impl` see what the function sees, also inside a function body (as
+//! in a documentation example), where `super::*` of a module would not reach.
 
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote};

@@ -1,5 +1,6 @@
 //! Evaluates a kernel's body symbolically: every expression becomes rows of the template.
-//! Owns scopes, assignment (by renaming), statements and values; expressions stand in `expression.rs`, types in `rows.rs`.
+//! Owns scopes, assignment (by renaming), statements and values; expressions stand in `expression.rs`, types in
+//! `rows.rs`.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

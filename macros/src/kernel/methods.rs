@@ -171,8 +171,8 @@ fn powi(r: &mut Rows, a: &[RowId]) -> RowId {
     }
 }
 
-/// `s · √((x/s)² + (y/s)²)`, s = max(|x|, |y|): no overflow between. `s` is detached, since the value does not depend on
-/// it; where it is 0 or infinite it is 1.
+/// `s · √((x/s)² + (y/s)²)`, s = max(|x|, |y|): no overflow between. `s` is detached, since the value does not depend
+/// on it; where it is 0 or infinite it is 1.
 fn hypot(r: &mut Rows, a: &[RowId]) -> RowId {
     let (x, y) = (r.function("Abs", a[0]), r.function("Abs", a[1]));
     let largest = r.binary("Max", x, y);
@@ -188,8 +188,9 @@ fn hypot(r: &mut Rows, a: &[RowId]) -> RowId {
     r.binary("Mul", scale, root)
 }
 
-/// `s · ln(1 + (t + t²/(1 + √(1 + t²))))` with t = |x|, s = ±1 (Kahan 1987, Branch Cuts for Complex Elementary Functions);
-/// beyond 10⁹, where t² is all of 1 + t², it is `s · (ln t + ln 2)`. `s` is detached so that the derivative at 0 is 1.
+/// `s · ln(1 + (t + t²/(1 + √(1 + t²))))` with t = |x|, s = ±1 (Kahan 1987, Branch Cuts for Complex Elementary
+/// Functions); beyond 10⁹, where t² is all of 1 + t², it is `s · (ln t + ln 2)`. `s` is detached so that the derivative
+/// at 0 is 1.
 fn asinh(r: &mut Rows, a: &[RowId]) -> RowId {
     let one = r.float(1.0);
     let sign = r.binary("Copysign", one, a[0]);

@@ -6,8 +6,8 @@ use tapeflow_ir::{Binary, Builder, Compare, DType, Extent, Reduce, Type, Unary, 
 use super::{Buffer, Rng, check};
 use crate::program::kernel::{Dims, Group, Layout, Output, OutputKind, Source, Strides};
 
-/// A layout over `space` whose elements fill a buffer of the returned length: axes in a random order, some repeated, some
-/// backwards, perhaps with gaps.
+/// A layout over `space` whose elements fill a buffer of the returned length: axes in a random order, some repeated,
+/// some backwards, perhaps with gaps.
 fn layout(rng: &mut Rng, space: &[usize], repeats: bool, row: bool) -> (Layout, usize) {
     let mut strides: Strides = space.iter().map(|_| 0).collect();
     let mut order: Vec<usize> = (0..space.len()).rev().collect();
