@@ -332,9 +332,13 @@ proptest! {
     #![proptest_config(config(1500))]
 
     #[test]
-    fn registered_ops_with_arbitrary_operands_never_panic(arguments in arguments(), case in any::<prop::sample::Index>()) {
+    fn registered_ops_with_arbitrary_operands_never_panic(
+        arguments in arguments(),
+        case in any::<prop::sample::Index>(),
+    ) {
         set_memory_limit(Some(MEMORY));
-        let operands: Vec<Tensor> = arguments.tensors.iter().map(|(shape, dtype, c)| operand(shape, *dtype, *c)).collect();
+        let tensors = arguments.tensors.iter();
+        let operands: Vec<Tensor> = tensors.map(|(shape, dtype, c)| operand(shape, *dtype, *c)).collect();
         let case = case.get(ops());
         let operands = &operands[..case.operands.len().min(3)];
         look_at(&(case.apply)(operands), operands)?;
@@ -343,7 +347,8 @@ proptest! {
     #[test]
     fn ops_with_arbitrary_attributes_never_panic(arguments in arguments(), call in any::<prop::sample::Index>()) {
         set_memory_limit(Some(MEMORY));
-        let operands: Vec<Tensor> = arguments.tensors.iter().map(|(shape, dtype, c)| operand(shape, *dtype, *c)).collect();
+        let tensors = arguments.tensors.iter();
+        let operands: Vec<Tensor> = tensors.map(|(shape, dtype, c)| operand(shape, *dtype, *c)).collect();
         let (_, call) = call.get(CALLS);
         look_at(&call(&arguments, &operands), &operands)?;
     }
