@@ -214,7 +214,7 @@ fn bad_input_is_named_and_nothing_is_left() {
     let before = folder.names();
     let cases: &[(&[&str], i32, &[&str])] = &[
         (&["--data", "none.txt"], 1, &["none.txt", "No such file"]),
-        (&["--data", "short.txt"], 1, &["short.txt is too short", "19 characters", "65 of each"]),
+        (&["--data", "short.txt"], 1, &["short.txt is too short", "19 characters", "129 of each"]),
         (&["--data", "bytes.txt"], 1, &["bytes.txt", "UTF-8", "byte 3"]),
         (&["--config", "huge"], 2, &["`huge`", "tiny, cpu, baby, gpt2", ".toml"]),
         (&["--config", "none.toml"], 2, &["none.toml"]),
@@ -250,4 +250,24 @@ fn a_run_that_diverges_says_so() {
     let folder = Folder::new("diverge");
     let flags = ["--learning-rate", "1e30", "--grad-clip", "0", "--warmup-steps", "0"];
     refused(&folder.gpt(&[&SHORT[..], &flags].concat()), 1, &["diverged", "--learning-rate"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_saves_what_it_has() {
+    let folder = Folder::new("interrupt");
+    let mut command = example("gpt");
+    command.args(["--config", "tiny", "--steps", "1000000", "--tokens", "40"]).current_dir(&folder.0);
+    let mut run = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let metrics = folder.0.join("runs/gpt/metrics.jsonl");
+    let begun = || std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0);
+    while !begun() {
+        assert!(run.try_wait().unwrap().is_none(), "the run ended by itself");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+    assert!(run.wait().unwrap().success());
+    let words = ["--load", "runs/gpt", "--generate", "The", "--tokens", "10"];
+    assert!(succeeded(&folder.gpt(&words)).starts_with("The"));
+    assert!(folder.read("runs/gpt/metrics.jsonl").lines().last().unwrap().contains("val_loss"));
 }

@@ -15,10 +15,10 @@ pub struct Options {
     /// Measure at least this many iterations.
     #[arg(long, default_value_t = 10)]
     iters: usize,
-    /// And for at least this long [s].
+    /// And for at least this long, in seconds.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// But stop after this long, once there are 3 iterations [s].
+    /// But stop after this long, once there are 3 iterations, in seconds.
     #[arg(long, default_value_t = 60.0)]
     max_seconds: f64,
     /// Iterations at the start that are not counted.

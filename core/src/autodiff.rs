@@ -15,7 +15,7 @@ use crate::ops::Flow;
 use crate::ops::gradient::{Gradient, GradientOf};
 use crate::parameter::{Owner, Parameter};
 use crate::tape::site::Site;
-use crate::tape::{self, Locked, NodeId, TensorType};
+use crate::tape::{self, Ancestry, Locked, NodeId, TensorType};
 use crate::tensor::{Tensor, eager};
 
 thread_local! {
@@ -383,6 +383,13 @@ fn walk(tape: &mut Locked, root: NodeId, mut visit: impl FnMut(&Locked, NodeId))
 
 /// As `walk`, through everything that `wanted` could be reached through, whether it requires gradients or not.
 fn walk_all(tape: &mut Locked, root: NodeId, wanted: &[NodeId], mut visit: impl FnMut(NodeId)) -> Result<()> {
+    let ancestors: SmallVec<[Ancestry; 4]> = wanted.iter().map(|w| tape.ancestry[w.index()]).collect();
+    // A value without a graph that is younger than a wanted one and shares its leaves may have come from it.
+    let released = |tape: &Locked, node: NodeId| {
+        let (flags, own) = (tape.flags[node.index()], tape.ancestry[node.index()]);
+        !wanted.contains(&node)
+            && (flags.released || (flags.lost && ancestors.iter().any(|wanted| own.may_depend_on(wanted))))
+    };
     // Only nodes that depend on a wanted one carry a cotangent that matters; of a released one it is not known any
     // more.
     tape.begin_walk();
@@ -396,7 +403,7 @@ fn walk_all(tape: &mut Locked, root: NodeId, wanted: &[NodeId], mut visit: impl 
             let stops = |k: usize| op.is_some_and(|op| op.flow(k, &types) == Flow::Stops);
             let any = inputs.iter().enumerate().any(|(k, i)| depends.get(i).is_some_and(|d| *d) && !stops(k));
             let flags = tape.flags[node.index()];
-            *depends.entry(node).or_insert(false) |= (any || flags.released) && !flags.cut;
+            *depends.entry(node).or_insert(false) |= (any || released(tape, node)) && !flags.cut;
         } else if tape.marked(node).is_none() {
             tape.set_mark(node, 0);
             stack.push((node, true));
@@ -411,7 +418,7 @@ fn walk_all(tape: &mut Locked, root: NodeId, wanted: &[NodeId], mut visit: impl 
         }
         tape.set_mark(node, 0);
         visit(node);
-        if tape.flags[node.index()].released && !wanted.contains(&node) {
+        if released(tape, node) {
             return Err(Error::new("grad", Problem::Released, tape.site[node.index()]));
         }
         push_inputs(tape, node, &mut stack, |_, input| depends.get(&input).copied().unwrap_or(false))?;

@@ -111,7 +111,11 @@ impl Buffer {
             }
             Ok(kept)
         })?;
-        let address = kept.or_else(|| system_alloc(class));
+        let address = kept.or_else(|| system_alloc(class)).or_else(|| {
+            // What is kept for later may be what is missing now.
+            give_back_idle();
+            system_alloc(class)
+        });
         let Some(address) = address else {
             with_shelf(|s| s.live_bytes -= class);
             return Err(refused("the system has no more memory"));
@@ -144,6 +148,17 @@ impl Buffer {
     pub unsafe fn bytes(&self) -> &[u8] {
         // SAFETY: the block has `len` bytes; the caller answers for their contents.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) }
+    }
+}
+
+/// Returns every idle block to the system.
+fn give_back_idle() {
+    let blocks: Vec<_> = with_shelf(|s| {
+        s.idle_bytes = 0;
+        s.idle.drain().collect()
+    });
+    for (class, addresses) in blocks {
+        addresses.into_iter().for_each(|address| system_free(address, class));
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
 
-    /// Sizes and training recipe: tiny, cpu, baby, gpt2 or FILE.toml [default: the sizes of cpu, trained for longer]
+    /// Sizes and training recipe: tiny, cpu, baby, gpt2 or FILE.toml [default: the model of cpu, trained for longer]
     ///
     /// A TOML file holds any of the hyperparameters below, named with underscores (`n_layer = 4`), and perhaps
     /// `base = "baby"`, from which the rest is taken (default: cpu). Flags override it.
@@ -172,12 +172,12 @@ pub struct Changes {
 const PRESETS: &str = "\
 Presets:                 (none)   tiny    cpu     baby    gpt2
   steps                  3000     500     2000    5000    600000
-  batch-size             12       12      12      64      12
-  block-size             64       32      64      256     1024
+  batch-size             8        12      12      64      12
+  block-size             128      32      64      256     1024
   n-layer n-head n-embd  4 4 128  2 2 32  4 4 128 6 6 384 12 12 768
   dropout                0        0       0       0.2     0
   bias                   false    false   false   false   true
-  learning-rate          1e-3     3e-3    1e-3    1e-3    6e-4
+  learning-rate          2e-3     3e-3    1e-3    1e-3    6e-4
   warmup-steps           100      20      100     100     2000
   beta2                  0.99     0.99    0.99    0.99    0.95
   all: weight-decay 0.1, beta1 0.9, grad-clip 1

@@ -208,7 +208,8 @@ impl Run<'_> {
         self.folder.record(&last)?;
         self.folder.save(self.model, self.text)?;
         self.folder.draw(&format!("{}, config {}", self.text.name, self.recipe.name))?;
-        if let Some(progress) = &self.progress {
+        // What is printed from here on is below the bar.
+        if let Some(progress) = self.progress.take() {
             progress.finish();
         }
         let done = self.state.done;

@@ -1,5 +1,7 @@
 //! What a gradient reaches, what it must not reach, and that it is never cut silently.
 
+use tapeflow::commit;
+
 use super::*;
 
 #[test]
@@ -126,4 +128,42 @@ fn no_grad_and_detach_keep_gradients_out() -> Result<()> {
     assert!(panicked.is_err());
     assert_eq!(gradient((&w * &w).sum())?, 6.0);
     Ok(())
+}
+
+#[test]
+fn a_step_of_one_model_leaves_graphs_of_another_to_backward() -> Result<()> {
+    // The loop of adversarial training: the generator's graph outlives the discriminator's step.
+    let (maker, judge) = (scalar(0.5)?, scalar(0.3)?);
+    let fake = maker.tensor() * 2.0;
+    let seen = (fake.detach() * judge.tensor()).square().sum().backward()?;
+    let new = judge.tensor() - seen.get(&judge).unwrap() * 0.1;
+    drop(seen);
+    commit(&[(judge.slot(), new)])?;
+    let gradients = (&fake * judge.tensor()).sum().backward()?;
+    let expected = 2.0 * judge.tensor().item::<f64>()?;
+    assert_eq!(gradients.get(&maker).unwrap().item::<f64>()?, expected);
+    Ok(())
+}
+
+#[test]
+fn grad_never_loses_a_path_through_a_value_that_was_read() -> Result<()> {
+    let x = Tensor::scalar(2.0f64);
+    let squared = x.square();
+    squared.item::<f64>()?;
+    let lost = grad(&(&squared + &x), &[&x]).unwrap_err();
+    assert!(matches!(lost.problem(), Problem::Released), "{lost}");
+    // What has nothing to do with the input is no reason to refuse.
+    let other = Tensor::scalar(3.0f64).square();
+    other.item::<f64>()?;
+    assert_eq!(grad(&(&other * &x), &[&x])?[0].item::<f64>()?, 9.0);
+    // A leaf that is marked keeps the graph.
+    let x = x.with_grad()?;
+    let squared = x.square();
+    squared.item::<f64>()?;
+    assert_eq!(grad(&(&squared + &x), &[&x])?[0].item::<f64>()?, 5.0);
+    Ok(())
+}
+
+fn scalar(value: f64) -> Result<Parameter> {
+    Ok(Parameter::new(Tensor::scalar(value))?)
 }

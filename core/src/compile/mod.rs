@@ -14,6 +14,7 @@ pub(crate) mod world;
 
 use std::cell::Cell;
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::capture;
@@ -22,6 +23,7 @@ use crate::error::{Error, Problem};
 use crate::memory::Buffer;
 use crate::ops::Op;
 use crate::ops::detach::Detach;
+use crate::program::kernel::RunError;
 use crate::program::{Failure, Program};
 use crate::tape::{self, Locked, NodeId, TensorType};
 use crate::tensor::Tensor;
@@ -72,15 +74,22 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
     let Some(first) = asked.first() else { return Ok(None) };
     let device = first.ty().device.0;
     let Some((request, copied)) = collect(asked, replaces, device) else { return Ok(None) };
-    let outcome = match copied {
-        Copied::Program(program) => Ok(program),
-        Copied::World(world, roots) => compile(world, &roots, &request).map(|program| {
-            let program = Arc::new(program);
-            key::insert(request.key.clone(), program.clone());
-            program
-        }),
+    let computed = || {
+        let program = match copied {
+            Copied::Program(program) => program,
+            Copied::World(world, roots) => {
+                let program = Arc::new(compile(world, &roots, &request)?);
+                key::insert(request.key.clone(), program.clone());
+                program
+            }
+        };
+        Ok((run(&program, &request)?, program))
     };
-    let outcome = outcome.and_then(|program| Ok((run(&program, &request)?, program)));
+    // Buffers are lent and others may wait for them: whatever happens, `finish` must be reached.
+    let outcome = catch_unwind(AssertUnwindSafe(computed)).unwrap_or_else(|_| {
+        let problem = RunError::Panic("the compiler of programs: this is a bug of tapeflow".into()).into();
+        Err(Failure { origin: 0, problem })
+    });
     let ran = match &outcome {
         Ok((outputs, program)) if !replaces.is_empty() && capture::is_capturing() => {
             Some(Ran::new(&request, asked, replaces, outputs, program))
@@ -216,7 +225,7 @@ fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind) -> Opti
         tape.pin(request.order[number as usize]);
     }
     for &node in donated.iter().flatten() {
-        let replaced = tape.marked(node).and_then(|n| request.bound.iter().position(|&b| b == n));
+        let replaced = tape.marked(node).and_then(|n| request.bound.binary_search(&n).ok());
         if replaced.is_some() {
             tape.flags[node.index()].taken = true;
             tape.lent += 1;
@@ -226,7 +235,9 @@ fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind) -> Opti
         }
     }
     if !request.taken.is_empty() {
-        request.ending = depending_on(&mut tape, &request.taken, |tape, n| tape.buffer[n.index()].is_some());
+        request.ending = depending_on(&mut tape, &request.taken, |tape, n| {
+            tape.buffer[n.index()].is_some() || tape.flags[n.index()].handle
+        });
         for &node in &request.ending {
             tape.pin(node);
         }
@@ -296,7 +307,10 @@ fn write_key(
     replaces: &[Option<NodeId>],
     donated: &[Option<NodeId>],
 ) {
-    let is_asked = |node: NodeId| asked.iter().position(|t| t.node() == node);
+    let mut is_asked = vec![false; request.order.len()];
+    for number in asked.iter().filter_map(|t| tape.marked(t.node())) {
+        is_asked[number as usize] = true;
+    }
     let keep_graphs = donated.iter().all(Option::is_none);
     let mut words = Vec::with_capacity(request.order.len() * 16);
     words.push(u64::from(FUSE.get()));
@@ -321,8 +335,7 @@ fn write_key(
         let is_view = primitive.is_some_and(|p| p.is_view());
         let saved = keep_graphs && flags.grad && primitive.is_some_and(|p| p.is_saved());
         let is_gradient = matches!(op, Op::Gradient(_));
-        let depends_on_asked = is_asked(node).is_some();
-        if !is_gradient && (depends_on_asked || (flags.handle && (!is_view || !keep_graphs)) || saved) {
+        if !is_gradient && (is_asked[number] || (flags.handle && (!is_view || !keep_graphs)) || saved) {
             words.push(2);
             request.wanted.push((number as u32, None));
         } else {
@@ -333,9 +346,10 @@ fn write_key(
     for (k, tensor) in asked.iter().enumerate() {
         let leaf = replaces.get(k).copied().flatten().filter(|l| donated.get(k).copied().flatten() == Some(*l));
         let (Some(leaf), Some(number)) = (leaf, tape.marked(tensor.node())) else { continue };
-        let input = tape.marked(leaf).and_then(|n| request.bound.iter().position(|&b| b == n));
-        if let (Some(input), Some(entry)) = (input, request.wanted.iter_mut().find(|w| w.0 == number)) {
-            entry.1 = Some(input as u32);
+        let input = tape.marked(leaf).and_then(|n| request.bound.binary_search(&n).ok());
+        let output = request.wanted.binary_search_by_key(&number, |w| w.0).ok();
+        if let (Some(input), Some(output)) = (input, output) {
+            request.wanted[output].1 = Some(input as u32);
             words.extend([3, u64::from(number), input as u64]);
         }
     }
@@ -363,7 +377,7 @@ fn copy(tape: &Locked, request: &Request) -> (World, Vec<Id>) {
             });
         }
         let ty = tape.ty[i].clone();
-        let input = request.bound.iter().position(|&b| b == number as u32);
+        let input = request.bound.binary_search(&(number as u32)).ok();
         ids.push(match input {
             Some(input) => world.bind(op, inputs, ty, input as u32),
             None => world.push(op, &inputs, ty),
@@ -410,18 +424,18 @@ fn finish(request: Request, outcome: Result<Vec<Arc<Buffer>>, Failure>) -> Resul
     let mut tape = tape::lock();
     let result = match outcome {
         Ok(outputs) => {
-            let updates = !taken.is_empty();
             for (&(number, _), buffer) in wanted.iter().zip(outputs) {
                 let node = order[number as usize];
                 let i = node.index();
                 if tape.buffer[i].is_none() {
                     tape.buffer[i] = Some(buffer);
                 }
-                // What backward may still need keeps its graph, unless the values that graph begins with are gone.
-                if updates || !tape.flags[i].grad {
+                // What backward may still need keeps its graph.
+                if !tape.flags[i].grad {
                     tape.drop_inputs(node);
                 }
             }
+            // The values that these graphs begin with are gone.
             for &node in &ending {
                 tape.drop_inputs(node);
             }
@@ -430,7 +444,7 @@ fn finish(request: Request, outcome: Result<Vec<Arc<Buffer>>, Failure>) -> Resul
         Err(Failure { origin, problem }) => {
             for &node in &taken {
                 let number = order.iter().position(|&n| n == node);
-                let input = number.and_then(|n| bound.iter().position(|&b| b == n as u32));
+                let input = number.and_then(|n| bound.binary_search(&(n as u32)).ok());
                 if let Some(input) = input {
                     tape.buffer[node.index()] = Some(inputs[input].clone());
                 }

@@ -10,7 +10,10 @@ use super::vector::{Copied, Map, Primitive, Scalar3, Spread, select};
 
 /// A unary primitive of `$a -> $o`.
 macro_rules! unary {
-    ($isa:ident, $a:ty => $o:ty, cheap: $cheap:expr, |$x:ident| $body:expr $(, rare: |$r:ident| $rare:expr, $slow:expr)?) => {{
+    (
+        $isa:ident, $a:ty => $o:ty, cheap: $cheap:expr, |$x:ident| $body:expr
+        $(, rare: |$r:ident| $rare:expr, $slow:expr)?
+    ) => {{
         struct F;
         impl Scalar3 for F {
             type A = $a;

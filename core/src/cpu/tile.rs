@@ -16,9 +16,10 @@ impl GroupKernel {
     /// computed.
     fn is_donated(&self, output: &Output, args: &Args<'_>) -> bool {
         let address = args.operands[output.operand];
-        self.inputs.iter().any(
-            |input| matches!(input.source, Source::Operand { operand, .. } if std::ptr::eq(args.operands[operand], address)),
-        )
+        self.inputs.iter().any(|input| match input.source {
+            Source::Operand { operand, .. } => std::ptr::eq(args.operands[operand], address),
+            _ => false,
+        })
     }
 
     /// Generates or gathers elements `start..start + n` of a parameter's class.

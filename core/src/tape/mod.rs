@@ -61,6 +61,30 @@ pub(crate) struct Flags {
     pub released: bool,
     /// It was recorded under `no_grad`: no cotangent passes it.
     pub cut: bool,
+    /// Its inputs were dropped, and a cotangent could have passed to them: it was no parameter's, but may be an input's of `grad`.
+    pub lost: bool,
+}
+
+/// What remains known of a node's past when its inputs are dropped.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Ancestry {
+    pub born: u64,
+    leaves: u128,
+}
+
+impl Ancestry {
+    fn of_leaf(born: u64) -> Ancestry {
+        // SplitMix64's finaliser (Steele, Lea & Flood 2014): neighbours get unlike bits.
+        let mut h = born.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Ancestry { born, leaves: 1 << (h & 127) | 1 << ((h >> 7) & 127) }
+    }
+
+    /// Whether a node may depend on `other`: never says no wrongly, and seldom yes.
+    pub fn may_depend_on(&self, other: &Ancestry) -> bool {
+        self.born > other.born && other.leaves & !self.leaves == 0 && self.leaves != 0
+    }
 }
 
 /// The columns.
@@ -72,6 +96,9 @@ pub(crate) struct Tape {
     pub site: Vec<Site>,
     pub buffer: Vec<Option<Arc<Buffer>>>,
     pub flags: Vec<Flags>,
+    /// When it was recorded, in order; and which leaves it may depend on, two bits each (Bloom 1970): with that, `grad` can
+    /// tell whether a value whose graph is gone may have depended on an input.
+    pub ancestry: Vec<Ancestry>,
     /// Whose gradient a leaf's is.
     pub owner: Vec<Option<Arc<Owner>>>,
     /// One per handle and per node that has this as an input.
@@ -86,6 +113,7 @@ pub(crate) struct Tape {
     epoch: u32,
     free: Vec<NodeId>,
     pending: usize,
+    born: u64,
     /// How many buffers are lent to running programs: nodes whose flag `taken` is set.
     pub lent: usize,
 }
@@ -144,6 +172,12 @@ impl Tape {
             self.uses[i.index()] += 1;
         }
         let pending = !inputs.is_empty();
+        self.born += 1;
+        let leaves = inputs.iter().fold(0, |all, i| all | self.ancestry[i.index()].leaves);
+        let ancestry = match buffer {
+            Some(_) => Ancestry::of_leaf(self.born),
+            None => Ancestry { born: self.born, leaves },
+        };
         let flags = Flags { handle: true, grad, ..Flags::default() };
         let id = match self.free.pop() {
             Some(id) => {
@@ -154,6 +188,7 @@ impl Tape {
                 self.site[i] = site;
                 self.buffer[i] = buffer;
                 self.flags[i] = flags;
+                self.ancestry[i] = ancestry;
                 self.owner[i] = None;
                 self.uses[i] = 1;
                 id
@@ -166,6 +201,7 @@ impl Tape {
                 self.site.push(site);
                 self.buffer.push(buffer);
                 self.flags.push(flags);
+                self.ancestry.push(ancestry);
                 self.owner.push(None);
                 self.uses.push(1);
                 self.older.push(NodeId::NONE);
@@ -256,7 +292,9 @@ impl Tape {
         }
         self.unlink(id);
         self.op[id.index()] = Op::Leaf;
-        self.flags[id.index()].released |= self.flags[id.index()].grad;
+        let flags = &mut self.flags[id.index()];
+        flags.released |= flags.grad;
+        flags.lost |= !flags.grad && !flags.cut;
         for input in inputs {
             self.release(input);
         }

@@ -36,7 +36,7 @@ pub enum Elements<'a> {
 /// # Shapes
 /// `elements` has as many elements as `shape` says; an index beyond them panics.
 ///
-/// ```
+/// ```ignore
 /// use tapeflow_core::tensor::display::{Elements, format_array};
 ///
 /// let text = format_array(Elements::F32(&[1.0, 2.5, -3.125, 0.1]), &[2, 2]);

@@ -31,10 +31,10 @@ pub struct Args {
     /// Measure at least this many iterations in a round.
     #[arg(long, default_value_t = 10)]
     iters: usize,
-    /// And for at least this long [s].
+    /// And for at least this long, in seconds.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// But stop after this long, once there are 3 iterations [s].
+    /// But stop after this long, once there are 3 iterations, in seconds.
     #[arg(long, default_value_t = 60.0)]
     max_seconds: f64,
     /// Iterations at the start of a round that are not counted.
@@ -63,6 +63,9 @@ pub fn run(args: &Args) -> Result<(), String> {
     }
     if !args.json {
         print!("{}", table::Table(&rows));
+    }
+    if rows.iter().any(Row::is_disturbed) {
+        eprintln!("something else kept the machine busy meanwhile: measure again when it is idle");
     }
     if args.record {
         let path = crate::root().join("benches/RECORD.md");

@@ -45,6 +45,11 @@ impl Row {
         self.lines.iter().map(|line| line.other_cpus).fold(0.0, f64::max)
     }
 
+    /// Whether its numbers, and all ratios of them, say more about what else ran than about the system.
+    pub fn is_disturbed(&self) -> bool {
+        self.other_cpus() > 0.1
+    }
+
     /// How many times faster than `other` this is.
     fn speed_over(&self, other: &Row) -> f64 {
         if self.first().is_time() { other.median() / self.median() } else { self.median() / other.median() }
@@ -61,7 +66,8 @@ impl Row {
         let best = peers.reduce(|a, b| if b.speed_over(a) > 1.0 { b } else { a }).filter(|_| self.is_ours())?;
         let speed = self.speed_over(best);
         let words = if speed >= 1.0 { format!("{speed:.2}× faster") } else { format!("{:.2}× slower", 1.0 / speed) };
-        Some(format!("{:.3} ({words})", self.median() / best.median()))
+        let disturbed = if self.is_disturbed() || best.is_disturbed() { ", disturbed" } else { "" };
+        Some(format!("{:.3} ({words}{disturbed})", self.median() / best.median()))
     }
 
     /// How many times faster than the same system's one thread.
@@ -151,6 +157,13 @@ mod tests {
         assert_eq!(times[1].against_peers(&times), None);
         let rates = [row("tapeflow", 2, "rate", &[10.0]), row("a", 2, "rate", &[40.0]), row("b", 2, "rate", &[20.0])];
         assert_eq!(rates[0].against_peers(&rates).as_deref(), Some("0.250 (4.00× slower)"));
+    }
+
+    #[test]
+    fn a_disturbed_ratio_says_so() {
+        let mut times = [row("tapeflow", 2, "time", &[10.0]), row("a", 2, "time", &[20.0])];
+        times[1].lines[0].other_cpus = 0.5;
+        assert_eq!(times[0].against_peers(&times).as_deref(), Some("0.500 (2.00× faster, disturbed)"));
     }
 
     #[test]

@@ -291,8 +291,7 @@ fn extra_inputs() {
                         self.fc.forward(&x)
                     }
                 }
-                /// The cotangents of the inputs, in order, and the gradients of the parameters, for a cotangent of the
-                /// output.
+                /// The cotangents of the inputs, in order, and the gradients of the parameters, for a cotangent of the output.
                 #[track_caller]
                 pub fn vjp(
                     &self,
