@@ -123,8 +123,8 @@ impl Recipe {
     }
 }
 
-/// What a run without flags does, for the built-in text: the model of `cpu` with a context that holds a paragraph, trained for
-/// about two minutes on two cores.
+/// What a run without flags does, for the built-in text: the model of `cpu` with a context that holds a paragraph,
+/// trained for about two minutes on two cores.
 fn village() -> Result<Recipe, Failure> {
     let changes = Changes {
         steps: Some(3000),

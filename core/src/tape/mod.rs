@@ -61,7 +61,8 @@ pub(crate) struct Flags {
     pub released: bool,
     /// It was recorded under `no_grad`: no cotangent passes it.
     pub cut: bool,
-    /// Its inputs were dropped, and a cotangent could have passed to them: it was no parameter's, but may be an input's of `grad`.
+    /// Its inputs were dropped, and a cotangent could have passed to them: it was no parameter's, but may be an input's
+    /// of `grad`.
     pub lost: bool,
 }
 
@@ -96,8 +97,8 @@ pub(crate) struct Tape {
     pub site: Vec<Site>,
     pub buffer: Vec<Option<Arc<Buffer>>>,
     pub flags: Vec<Flags>,
-    /// When it was recorded, in order; and which leaves it may depend on, two bits each (Bloom 1970): with that, `grad` can
-    /// tell whether a value whose graph is gone may have depended on an input.
+    /// When it was recorded, in order; and which leaves it may depend on, two bits each (Bloom 1970): with that, `grad`
+    /// can tell whether a value whose graph is gone may have depended on an input.
     pub ancestry: Vec<Ancestry>,
     /// Whose gradient a leaf's is.
     pub owner: Vec<Option<Arc<Owner>>>,

@@ -31,7 +31,7 @@ pub fn width(source: &Source) -> Vec<Finding> {
     source.find(|_, line| {
         let width = line.text.chars().count();
         // A message stays whole, so that it can be searched for.
-        let message = line.text.contains('"') || (line.code.trim().is_empty() && !line.text.contains("//"));
+        let message = line.text.contains('"') || (line.code.trim().is_empty() && line.comment.is_empty());
         (width > MAX_WIDTH && !message && !source.is_specimen())
             .then(|| format!("{width} columns, more than {MAX_WIDTH}"))
     })
