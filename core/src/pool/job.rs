@@ -11,7 +11,7 @@ use crate::program::kernel::RunError;
 ///
 /// Steps are numbered in a topological order: every dependent of a step has a higher number than the step itself.
 /// `steps`, `chunks`, `dependents`, `dependencies` and `scratch_bytes` describe the job and stay the same while it
-/// runs; a panic in one of them aborts the process. A panic in `run_chunk` or `finish` becomes [`RunError::Panic`].
+/// runs; a panic in one of them aborts the process. A panic in `run_chunk` or `finish` becomes `RunError::Panic`.
 pub trait Job: Sync {
     /// How many steps.
     fn steps(&self) -> usize;
@@ -45,7 +45,7 @@ pub trait Job: Sync {
 /// grown.
 ///
 /// # Errors
-/// The first error in step and chunk order; nothing after it is run. A panic is [`RunError::Panic`].
+/// The first error in step and chunk order; nothing after it is run. A panic is `RunError::Panic`.
 pub fn run_inline<J: Job + ?Sized>(job: &J) -> Result<(), RunError> {
     scratch::with(job.scratch_bytes(), |scratch| {
         catching(|| {
