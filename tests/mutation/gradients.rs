@@ -72,8 +72,8 @@ fn a_cotangent_never_stops_silently() {
     let bits = p.w.tensor().gt(&Tensor::scalar(0.5f64)).logical_not();
     severed(bits.reshape([2, 1]).cast(DType::F64).sum());
     let whole = p.w.tensor().cast(DType::I32);
-    severed(times::map(&whole, &p.w.tensor()).sum());
-    severed(times_through_a_call::map(&whole, &p.w.tensor()).sum());
+    severed(times::map(&whole, p.w.tensor()).sum());
+    severed(times_through_a_call::map(&whole, p.w.tensor()).sum());
     // What only chooses needs no derivative.
     let chosen = p.w.tensor().gt(&Tensor::scalar(1.5f64)).where_(&p.w.tensor(), &Tensor::scalar(0.0f64));
     assert_eq!(chosen.sum().backward().unwrap().get(&p.w).unwrap().to_vec::<f64>().unwrap(), [0.0, 1.0]);
