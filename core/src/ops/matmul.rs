@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use super::Primitive;
+use super::movement::swaps_last_axes;
 use crate::compile::fuse::Lower;
 use crate::compile::world::{Id, Vjp};
 use crate::error::{Error, Problem};
@@ -53,8 +54,16 @@ impl Primitive for Matmul {
             cx.contribute(0, value);
         }
         if cx.wants(1) {
-            let at = cx.world.transpose(a);
-            let value = product(cx, at, c);
+            // Where b is a transposed matrix (a Linear's weight), b̄ is made transposed too: the weight's own gradient is then
+            // in order, and the update reads it as it lies.
+            let value = if swaps_last_axes(&cx.world.op[b.index()]) {
+                let ct = cx.world.transpose(c);
+                let turned = product(cx, ct, a);
+                cx.world.transpose(turned)
+            } else {
+                let at = cx.world.transpose(a);
+                product(cx, at, c)
+            };
             let value = cx.world.sum_to(value, &b_shape);
             cx.contribute(1, value);
         }

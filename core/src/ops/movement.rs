@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::Primitive;
+use super::{Op, Primitive};
 use super::pad::Pad;
 use crate::compile::fuse::Lower;
 use crate::compile::layout::permuted;
@@ -25,6 +25,13 @@ pub(crate) enum Movement {
     Expand,
     /// Start and step of each axis.
     Slice(SmallVec<[(usize, usize); 6]>),
+}
+
+/// Whether `op` exchanges the last two axes and leaves the others.
+pub(crate) fn swaps_last_axes(op: &Op) -> bool {
+    let Op::Movement(Movement::Permute(axes)) = op else { return false };
+    let n = axes.len();
+    n >= 2 && axes[n - 1] == n - 2 && axes[n - 2] == n - 1 && axes[..n - 2].iter().enumerate().all(|(i, &a)| i == a)
 }
 
 impl Primitive for Movement {
