@@ -85,191 +85,193 @@ fn the_passes_of_a_training_step() -> Result<()> {
             (
                 "differentiate",
                 expect![[r#"
-        == differentiate
-        %4: f32 (4, 3) = input 4
-        %3: f32 (5, 3) = input 3
-        %5: f32 (3, 5) = permute [1, 0] %3
-        %6: f32 (4, 5) = matmul %4 %5
-        %2: f32 (5,) = input 2
-        %7: f32 (4, 5) = add %6 %2
-        %8: f32 (4, 5) = tanh %7
-        %1: f32 (2, 5) = input 1
-        %9: f32 (5, 2) = permute [1, 0] %1
-        %10: f32 (4, 2) = matmul %8 %9
-        %0: f32 (2,) = input 0
-        %11: f32 (4, 2) = add %10 %0
-        %12: f32 (4, 2) = input 5
-        %13: f32 (4, 2) = sub %11 %12
-        %14: f32 (4, 2) = square %13
-        %15: f32 () = sum [0, 1] %14
-        %16: f32 () = scalar
-        %17: f32 () = div %15 %16 *
-        %45: f32 (3, 4) = permute [1, 0] %4
-        %29: f32 () = constant 1
-        %30: f32 () = vjp %16 %29
-        %31: f32 (1, 1) = reshape %30
-        %32: f32 (4, 2) = expand %31
-        %33: f32 (4, 2) = vjp %13 %32
-        %34: f32 (4, 2) = vjp %33
-        %35: f32 (4, 2) = vjp %34
-        %37: f32 (2, 5) = permute [1, 0] %9
-        %38: f32 (4, 5) = matmul %35 %37
-        %42: f32 (4, 5) = vjp %7 %38
-        %43: f32 (4, 5) = vjp %42
-        %46: f32 (3, 5) = matmul %45 %43
-        %47: f32 (5, 3) = permute [1, 0] %46
-        %20: f32 () = scalar
-        %21: f32 () = scalar
-        %48: f32 (5, 3) = plain %3 %47 %20 %21 *
-        %44: f32 (5,) = sum [0] %43
-        %49: f32 (5,) = plain %2 %44 %20 %21 *
-        %39: f32 (5, 4) = permute [1, 0] %8
-        %40: f32 (5, 2) = matmul %39 %35
-        %41: f32 (2, 5) = permute [1, 0] %40
-        %50: f32 (2, 5) = plain %1 %41 %20 %21 *
-        %36: f32 (2,) = sum [0] %35
-        %51: f32 (2,) = plain %0 %36 %20 %21 *
-    "#]],
+                    == differentiate
+                    %4: f32 (4, 3) = input 4
+                    %3: f32 (5, 3) = input 3
+                    %5: f32 (3, 5) = permute [1, 0] %3
+                    %6: f32 (4, 5) = matmul %4 %5
+                    %2: f32 (5,) = input 2
+                    %7: f32 (4, 5) = add %6 %2
+                    %8: f32 (4, 5) = tanh %7
+                    %1: f32 (2, 5) = input 1
+                    %9: f32 (5, 2) = permute [1, 0] %1
+                    %10: f32 (4, 2) = matmul %8 %9
+                    %0: f32 (2,) = input 0
+                    %11: f32 (4, 2) = add %10 %0
+                    %12: f32 (4, 2) = input 5
+                    %13: f32 (4, 2) = sub %11 %12
+                    %14: f32 (4, 2) = square %13
+                    %15: f32 () = sum [0, 1] %14
+                    %16: f32 () = scalar
+                    %17: f32 () = div %15 %16 *
+                    %29: f32 () = constant 1
+                    %30: f32 () = vjp %16 %29
+                    %31: f32 (1, 1) = reshape %30
+                    %32: f32 (4, 2) = expand %31
+                    %33: f32 (4, 2) = vjp %13 %32
+                    %34: f32 (4, 2) = vjp %33
+                    %35: f32 (4, 2) = vjp %34
+                    %37: f32 (2, 5) = permute [1, 0] %9
+                    %38: f32 (4, 5) = matmul %35 %37
+                    %43: f32 (4, 5) = vjp %7 %38
+                    %44: f32 (4, 5) = vjp %43
+                    %46: f32 (5, 4) = permute [1, 0] %44
+                    %47: f32 (5, 3) = matmul %46 %4
+                    %48: f32 (3, 5) = permute [1, 0] %47
+                    %49: f32 (5, 3) = permute [1, 0] %48
+                    %20: f32 () = scalar
+                    %21: f32 () = scalar
+                    %50: f32 (5, 3) = plain %3 %49 %20 %21 *
+                    %45: f32 (5,) = sum [0] %44
+                    %51: f32 (5,) = plain %2 %45 %20 %21 *
+                    %39: f32 (2, 4) = permute [1, 0] %35
+                    %40: f32 (2, 5) = matmul %39 %8
+                    %41: f32 (5, 2) = permute [1, 0] %40
+                    %42: f32 (2, 5) = permute [1, 0] %41
+                    %52: f32 (2, 5) = plain %1 %42 %20 %21 *
+                    %36: f32 (2,) = sum [0] %35
+                    %53: f32 (2,) = plain %0 %36 %20 %21 *
+                "#]],
             ),
             (
                 "fuse",
                 expect![[r#"
-        == fuse
-        0: %6 = Matmul %4 %3 // matmul
-        1: group [4, 5] (%6[5, 1]+0, %2[0, 1]+0) // tanh
-            fn(f32 lane, f32 lane)
-            %0: f32 lane = input 0
-            %1: f32 lane = input 1
-            %2: f32 lane = add %0, %1
-            %3: f32 lane = tanh %2
-            return %3
-            -> %8 Store(Layout { offset: 0, strides: [5, 1] })
-        2: %10 = Matmul %8 %1 // matmul
-        3: group [4, 2] (%10[2, 1]+0, %0[0, 1]+0, %12[2, 1]+0) // sub
-            fn(f32 lane, f32 lane, f32 lane)
-            %0: f32 lane = input 0
-            %1: f32 lane = input 1
-            %2: f32 lane = add %0, %1
-            %3: f32 lane = input 2
-            %4: f32 lane = sub %2, %3
-            return %4
-            -> %13 Store(Layout { offset: 0, strides: [2, 1] })
-        4: group [4, 2] (%13[2, 1]+0, scalar 0) // sum [0, 1]
-            fn(f32 lane, f32 lane)
-            %0: f32 lane = input 0
-            %1: f32 lane = mul %0, %0
-            %2: f32 lane = input 1
-            %3: f32 row = const 1.0
-            %4: f32 lane = div %3, %2
-            %5: f32 lane = mul %4, %0
-            %6: f32 lane = add %5, %5
-            return %1, %6
-            -> %15 ReduceTrailing(Sum, 2), %35 Store(Layout { offset: 0, strides: [2, 1] })
-        5: group [] (%15[]+0, scalar 0) // div
-            fn(f32 lane, f32 lane)
-            %0: f32 lane = input 0
-            %1: f32 lane = input 1
-            %2: f32 lane = div %0, %1
-            return %2
-            -> %17 Store(Layout { offset: 0, strides: [] })
-        6: %38 = Matmul %35 %1 // matmul
-        7: group [4, 5] (%6[5, 1]+0, %2[0, 1]+0, %38[5, 1]+0) // vjp
-            fn(f32 lane, f32 lane, f32 lane)
-            %0: f32 lane = input 0
-            %1: f32 lane = input 1
-            %2: f32 lane = input 2
-            %3: f32 lane = add %0, %1
-            %4: f32 lane = tanh %3
-            %5: f32 lane = mul %4, %4
-            %6: f32 row = const 1.0
-            %7: f32 lane = sub %6, %5
-            %8: f32 lane = mul %2, %7
-            return %8
-            -> %43 Store(Layout { offset: 0, strides: [5, 1] })
-        8: %46 = Matmul %4 %43 // matmul
-        9: group [5, 3] (%3[3, 1]+0, %46[1, 5]+0, scalar 1, scalar 2) // plain
-            fn(f32 lane, f32 lane, f32 lane, f32 lane)
-            %0: f32 lane = input 0
-            %1: f32 lane = input 1
-            %2: f32 lane = input 2
-            %3: f32 lane = input 3
-            %4: f32 lane = mul %2, %0
-            %5: f32 lane = add %1, %4
-            %6: f32 lane = mul %3, %5
-            %7: f32 lane = sub %0, %6
-            return %7
-            -> %48 Store(Layout { offset: 0, strides: [3, 1] })
-        10: group [4, 5] (%43[5, 1]+0) // sum [0]
-            fn(f32 lane)
-            %0: f32 lane = input 0
-            return %0
-            -> %44 ReduceLeading(Sum, 1)
-        11: group [5] (%2[1]+0, %44[1]+0, scalar 1, scalar 2) // plain
-            fn(f32 lane, f32 lane, f32 lane, f32 lane)
-            %0: f32 lane = input 0
-            %1: f32 lane = input 1
-            %2: f32 lane = input 2
-            %3: f32 lane = input 3
-            %4: f32 lane = mul %2, %0
-            %5: f32 lane = add %1, %4
-            %6: f32 lane = mul %3, %5
-            %7: f32 lane = sub %0, %6
-            return %7
-            -> %49 Store(Layout { offset: 0, strides: [1] })
-        12: %40 = Matmul %8 %35 // matmul
-        13: group [2, 5] (%1[5, 1]+0, %40[1, 2]+0, scalar 1, scalar 2) // plain
-            fn(f32 lane, f32 lane, f32 lane, f32 lane)
-            %0: f32 lane = input 0
-            %1: f32 lane = input 1
-            %2: f32 lane = input 2
-            %3: f32 lane = input 3
-            %4: f32 lane = mul %2, %0
-            %5: f32 lane = add %1, %4
-            %6: f32 lane = mul %3, %5
-            %7: f32 lane = sub %0, %6
-            return %7
-            -> %50 Store(Layout { offset: 0, strides: [5, 1] })
-        14: group [4, 2] (%35[2, 1]+0) // sum [0]
-            fn(f32 lane)
-            %0: f32 lane = input 0
-            return %0
-            -> %36 ReduceLeading(Sum, 1)
-        15: group [2] (%0[1]+0, %36[1]+0, scalar 1, scalar 2) // plain
-            fn(f32 lane, f32 lane, f32 lane, f32 lane)
-            %0: f32 lane = input 0
-            %1: f32 lane = input 1
-            %2: f32 lane = input 2
-            %3: f32 lane = input 3
-            %4: f32 lane = mul %2, %0
-            %5: f32 lane = add %1, %4
-            %6: f32 lane = mul %3, %5
-            %7: f32 lane = sub %0, %6
-            return %7
-            -> %51 Store(Layout { offset: 0, strides: [1] })
-    "#]],
+                    == fuse
+                    0: %6 = Matmul %4 %3 // matmul
+                    1: group [4, 5] (%6[5, 1]+0, %2[0, 1]+0) // tanh
+                        fn(f32 lane, f32 lane)
+                        %0: f32 lane = input 0
+                        %1: f32 lane = input 1
+                        %2: f32 lane = add %0, %1
+                        %3: f32 lane = tanh %2
+                        return %3
+                        -> %8 Store(Layout { offset: 0, strides: [5, 1] })
+                    2: %10 = Matmul %8 %1 // matmul
+                    3: group [4, 2] (%10[2, 1]+0, %0[0, 1]+0, %12[2, 1]+0) // sub
+                        fn(f32 lane, f32 lane, f32 lane)
+                        %0: f32 lane = input 0
+                        %1: f32 lane = input 1
+                        %2: f32 lane = add %0, %1
+                        %3: f32 lane = input 2
+                        %4: f32 lane = sub %2, %3
+                        return %4
+                        -> %13 Store(Layout { offset: 0, strides: [2, 1] })
+                    4: group [4, 2] (%13[2, 1]+0, scalar 0) // sum [0, 1]
+                        fn(f32 lane, f32 lane)
+                        %0: f32 lane = input 0
+                        %1: f32 lane = mul %0, %0
+                        %2: f32 lane = input 1
+                        %3: f32 row = const 1.0
+                        %4: f32 lane = div %3, %2
+                        %5: f32 lane = mul %4, %0
+                        %6: f32 lane = add %5, %5
+                        return %1, %6
+                        -> %15 ReduceTrailing(Sum, 2), %35 Store(Layout { offset: 0, strides: [2, 1] })
+                    5: group [] (%15[]+0, scalar 0) // div
+                        fn(f32 lane, f32 lane)
+                        %0: f32 lane = input 0
+                        %1: f32 lane = input 1
+                        %2: f32 lane = div %0, %1
+                        return %2
+                        -> %17 Store(Layout { offset: 0, strides: [] })
+                    6: %38 = Matmul %35 %1 // matmul
+                    7: group [4, 5] (%6[5, 1]+0, %2[0, 1]+0, %38[5, 1]+0) // vjp
+                        fn(f32 lane, f32 lane, f32 lane)
+                        %0: f32 lane = input 0
+                        %1: f32 lane = input 1
+                        %2: f32 lane = input 2
+                        %3: f32 lane = add %0, %1
+                        %4: f32 lane = tanh %3
+                        %5: f32 lane = mul %4, %4
+                        %6: f32 row = const 1.0
+                        %7: f32 lane = sub %6, %5
+                        %8: f32 lane = mul %2, %7
+                        return %8
+                        -> %44 Store(Layout { offset: 0, strides: [5, 1] })
+                    8: %47 = Matmul %44 %4 // matmul
+                    9: group [5, 3] (%3[3, 1]+0, %47[3, 1]+0, scalar 1, scalar 2) // plain
+                        fn(f32 lane, f32 lane, f32 lane, f32 lane)
+                        %0: f32 lane = input 0
+                        %1: f32 lane = input 1
+                        %2: f32 lane = input 2
+                        %3: f32 lane = input 3
+                        %4: f32 lane = mul %2, %0
+                        %5: f32 lane = add %1, %4
+                        %6: f32 lane = mul %3, %5
+                        %7: f32 lane = sub %0, %6
+                        return %7
+                        -> %50 Store(Layout { offset: 0, strides: [3, 1] })
+                    10: group [4, 5] (%44[5, 1]+0) // sum [0]
+                        fn(f32 lane)
+                        %0: f32 lane = input 0
+                        return %0
+                        -> %45 ReduceLeading(Sum, 1)
+                    11: group [5] (%2[1]+0, %45[1]+0, scalar 1, scalar 2) // plain
+                        fn(f32 lane, f32 lane, f32 lane, f32 lane)
+                        %0: f32 lane = input 0
+                        %1: f32 lane = input 1
+                        %2: f32 lane = input 2
+                        %3: f32 lane = input 3
+                        %4: f32 lane = mul %2, %0
+                        %5: f32 lane = add %1, %4
+                        %6: f32 lane = mul %3, %5
+                        %7: f32 lane = sub %0, %6
+                        return %7
+                        -> %51 Store(Layout { offset: 0, strides: [1] })
+                    12: %40 = Matmul %35 %8 // matmul
+                    13: group [2, 5] (%1[5, 1]+0, %40[5, 1]+0, scalar 1, scalar 2) // plain
+                        fn(f32 lane, f32 lane, f32 lane, f32 lane)
+                        %0: f32 lane = input 0
+                        %1: f32 lane = input 1
+                        %2: f32 lane = input 2
+                        %3: f32 lane = input 3
+                        %4: f32 lane = mul %2, %0
+                        %5: f32 lane = add %1, %4
+                        %6: f32 lane = mul %3, %5
+                        %7: f32 lane = sub %0, %6
+                        return %7
+                        -> %52 Store(Layout { offset: 0, strides: [5, 1] })
+                    14: group [4, 2] (%35[2, 1]+0) // sum [0]
+                        fn(f32 lane)
+                        %0: f32 lane = input 0
+                        return %0
+                        -> %36 ReduceLeading(Sum, 1)
+                    15: group [2] (%0[1]+0, %36[1]+0, scalar 1, scalar 2) // plain
+                        fn(f32 lane, f32 lane, f32 lane, f32 lane)
+                        %0: f32 lane = input 0
+                        %1: f32 lane = input 1
+                        %2: f32 lane = input 2
+                        %3: f32 lane = input 3
+                        %4: f32 lane = mul %2, %0
+                        %5: f32 lane = add %1, %4
+                        %6: f32 lane = mul %3, %5
+                        %7: f32 lane = sub %0, %6
+                        return %7
+                        -> %53 Store(Layout { offset: 0, strides: [1] })
+                "#]],
             ),
             (
                 "schedule",
                 expect![[r#"
-        == schedule
-        arena 576 bytes
-        0: matmul [Input(4), Input(3), Arena(0)] waits for 0, then [1, 7, 8, 9, 10, 11, 12, 13, 14, 15]
-        1: tanh [Arena(0), Input(2), Arena(128)] waits for 1, then [2, 8, 10, 11, 12, 14]
-        2: matmul [Arena(128), Input(1), Arena(256)] waits for 1, then [3, 4, 5, 6, 13]
-        3: sub [Arena(256), Input(0), Input(5), Arena(320)] waits for 1, then [4, 6, 7, 15]
-        4: sum [0, 1] [Arena(320), Arena(256), Arena(512)] waits for 2, then [5, 6, 12, 14]
-        5: div [Arena(256), Output(0)] waits for 2, then [6]
-        6: matmul [Arena(512), Input(1), Arena(256)] waits for 4, then [7, 13]
-        7: vjp [Arena(0), Input(2), Arena(256), Arena(384)] waits for 3, then [8, 10, 11, 12, 14]
-        8: matmul [Input(4), Arena(384), Arena(0)] waits for 3, then [9, 10, 11, 12, 13, 14, 15]
-        9: plain [Input(3), Arena(0), Input(3)] waits for 2, then [10, 12, 14]
-        10: sum [0] [Arena(384), Arena(0)] waits for 5, then [11, 12]
-        11: plain [Input(2), Arena(0), Input(2)] waits for 5, then [12]
-        12: matmul [Arena(128), Arena(512), Arena(0)] waits for 8, then [13, 14, 15]
-        13: plain [Input(1), Arena(0), Input(1)] waits for 5, then [14]
-        14: sum [0] [Arena(512), Arena(0)] waits for 8, then [15]
-        15: plain [Input(0), Arena(0), Input(0)] waits for 5, then []
-    "#]],
+                    == schedule
+                    arena 576 bytes
+                    0: matmul [Input(4), Input(3), Arena(0)] waits for 0, then [1, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+                    1: tanh [Arena(0), Input(2), Arena(128)] waits for 1, then [2, 8, 10, 11, 12, 14]
+                    2: matmul [Arena(128), Input(1), Arena(256)] waits for 1, then [3, 4, 5, 6, 13]
+                    3: sub [Arena(256), Input(0), Input(5), Arena(320)] waits for 1, then [4, 6, 7, 15]
+                    4: sum [0, 1] [Arena(320), Arena(256), Arena(512)] waits for 2, then [5, 6, 12, 14]
+                    5: div [Arena(256), Output(0)] waits for 2, then [6]
+                    6: matmul [Arena(512), Input(1), Arena(256)] waits for 4, then [7, 13]
+                    7: vjp [Arena(0), Input(2), Arena(256), Arena(384)] waits for 3, then [8, 10, 11, 12, 14]
+                    8: matmul [Arena(384), Input(4), Arena(0)] waits for 3, then [9, 10, 11, 12, 13, 14, 15]
+                    9: plain [Input(3), Arena(0), Input(3)] waits for 2, then [10, 12, 14]
+                    10: sum [0] [Arena(384), Arena(0)] waits for 5, then [11, 12]
+                    11: plain [Input(2), Arena(0), Input(2)] waits for 5, then [12]
+                    12: matmul [Arena(512), Arena(128), Arena(0)] waits for 8, then [13, 14, 15]
+                    13: plain [Input(1), Arena(0), Input(1)] waits for 5, then [14]
+                    14: sum [0] [Arena(512), Arena(0)] waits for 8, then [15]
+                    15: plain [Input(0), Arena(0), Input(0)] waits for 5, then []
+                "#]],
             ),
         ],
     );

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::{Op, Primitive};
 use super::pad::Pad;
+use super::{Op, Primitive};
 use crate::compile::fuse::Lower;
 use crate::compile::layout::permuted;
 use crate::compile::world::Vjp;
