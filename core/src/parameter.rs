@@ -2,12 +2,13 @@
 //! keeps reading the old ones.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use crate::capture;
 use crate::compile::realize;
 use crate::error::{Error, Problem, Result};
-use crate::tape::NodeId;
 use crate::tape::site::Site;
+use crate::tape::{self, Locked, NodeId};
 use crate::tensor::Tensor;
 
 /// Whom a gradient belongs to; carried by the leaves of all versions.
@@ -55,7 +56,7 @@ impl Slot {
             let problem = Problem::DType { found: value.dtype(), wanted: "f32 or f64 for a parameter".into() };
             return Err(Error::new("parameter", problem, Site::here()));
         }
-        let leaf = value.as_leaf(owner.is_some(), owner.clone())?;
+        let leaf = capture::aside(|| value.as_leaf(owner.is_some(), owner.clone()))?;
         let trainable = AtomicBool::new(owner.is_some());
         Ok(Slot(Arc::new(SlotInner { value: Mutex::new(leaf), owner, trainable })))
     }
@@ -66,44 +67,69 @@ impl Slot {
 
     /// The current version.
     pub fn tensor(&self) -> Tensor {
-        self.lock().clone()
+        let value = self.lock().clone();
+        capture::note_read(self, &value);
+        value
     }
 
-    /// Whether the version is that node.
-    pub(crate) fn names(&self, node: NodeId) -> bool {
-        self.lock().node() == node
+    /// Calls `f` with the version, once no program has taken it. The slot is locked before the tape, here and
+    /// everywhere.
+    pub(crate) fn with_settled<R>(&self, f: impl FnOnce(&Tensor, &Locked) -> R) -> R {
+        loop {
+            let value = self.lock();
+            let tape = tape::lock();
+            if !tape.flags[value.node().index()].taken {
+                return f(&value, &tape);
+            }
+            drop(value);
+            drop(tape.wait());
+        }
     }
 
-    /// Whether somebody else holds a handle of the version.
-    pub(crate) fn is_shared(&self) -> bool {
-        !self.lock().is_sole_handle()
+    /// Calls `f` with the version, unless somebody holds the slot at the moment.
+    pub(crate) fn try_with<R>(&self, f: impl FnOnce(&Tensor) -> R) -> Option<R> {
+        match self.0.value.try_lock() {
+            Ok(value) => Some(f(&value)),
+            Err(TryLockError::Poisoned(value)) => Some(f(&value.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Names another version. The old one's handle goes when the slot is free again.
+    fn name(&self, leaf: Tensor) {
+        let old = std::mem::replace(&mut *self.lock(), leaf);
+        drop(old);
     }
 
     /// Replaces the version. What was recorded before keeps reading the old one.
     ///
     /// # Errors
-    /// Another shape or dtype; what computing `value` reports. The old version then stays.
+    /// Another shape or dtype; what computing `value` reports; a step that is being captured. The old version then
+    /// stays.
     #[track_caller]
     pub fn set(&self, value: &Tensor) -> Result<()> {
         let site = Site::here();
+        capture::check_writing("set", site)?;
         check_fits(&self.tensor(), value, site)?;
         let leaf = value.as_leaf(self.0.trainable.load(Relaxed), self.0.owner.clone())?;
-        *self.lock() = leaf;
+        self.name(leaf);
         Ok(())
     }
 
     /// Replaces the version by one of any shape and dtype: how a whole model is converted to another dtype.
     ///
     /// # Errors
-    /// An integer tensor for a parameter; what computing `value` reports. The old version then stays.
+    /// An integer tensor for a parameter; what computing `value` reports; a step that is being captured. The old version
+    /// then stays.
     #[track_caller]
     pub fn replace(&self, value: &Tensor) -> Result<()> {
+        capture::check_writing("replace", Site::here())?;
         if self.0.owner.is_some() && !value.dtype().is_float() {
             let problem = Problem::DType { found: value.dtype(), wanted: "f32 or f64 for a parameter".into() };
             return Err(Error::new("replace", problem, Site::here()));
         }
         let leaf = value.as_leaf(self.0.trainable.load(Relaxed), self.0.owner.clone())?;
-        *self.lock() = leaf;
+        self.name(leaf);
         Ok(())
     }
 
@@ -186,12 +212,23 @@ impl Parameter {
     /// Keeps `backward` from reaching it (`true`), or lets it again.
     ///
     /// # Errors
-    /// None for a parameter that holds a value.
+    /// A step that is being captured; none otherwise.
+    #[track_caller]
     pub fn freeze(&self, frozen: bool) -> Result<()> {
+        capture::check_writing("freeze", Site::here())?;
         self.slot.0.trainable.store(!frozen, Relaxed);
-        let mut value = self.slot.lock();
-        *value = value.as_leaf(!frozen, Some(self.owner.clone()))?;
-        Ok(())
+        loop {
+            let old = self.tensor();
+            // May wait for a program that has the version: the slot is free meanwhile.
+            let leaf = old.as_leaf(!frozen, Some(self.owner.clone()))?;
+            let mut value = self.slot.lock();
+            if value.node() == old.node() {
+                let old_handle = std::mem::replace(&mut *value, leaf);
+                drop(value);
+                drop(old_handle);
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -224,12 +261,13 @@ pub fn commit(updates: &[(&Slot, Tensor)]) -> Result<()> {
     let replaces: Vec<Option<NodeId>> = held.iter().map(|old| old.is_sole_handle().then(|| old.node())).collect();
     let values: Vec<&Tensor> = updates.iter().map(|(_, new)| new).collect();
     let ran = realize(&values, &replaces)?;
-    for (old, (slot, new)) in held.iter_mut().zip(updates) {
-        **old = new.as_leaf(slot.0.trainable.load(Relaxed), slot.0.owner.clone())?;
-    }
+    let leaf = |(slot, new): &(&Slot, Tensor)| new.as_leaf(slot.0.trainable.load(Relaxed), slot.0.owner.clone());
+    let leaves = updates.iter().map(leaf).collect::<Result<Vec<Tensor>>>()?;
+    let old: Vec<Tensor> = held.iter_mut().zip(leaves).map(|(old, leaf)| std::mem::replace(&mut **old, leaf)).collect();
     drop(held);
+    drop(old);
     if let Some(ran) = ran {
-        crate::capture::note(ran, updates.iter().map(|(slot, _)| (*slot).clone()).collect());
+        capture::note(ran, updates.iter().map(|(slot, _)| (*slot).clone()).collect());
     }
     Ok(())
 }

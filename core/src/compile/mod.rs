@@ -25,6 +25,7 @@ use crate::ops::Op;
 use crate::ops::detach::Detach;
 use crate::program::kernel::RunError;
 use crate::program::{Failure, Program};
+use crate::tape::site::Site;
 use crate::tape::{self, Locked, NodeId, TensorType};
 use crate::tensor::Tensor;
 use key::{Key, KeyWriter};
@@ -72,6 +73,9 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
         tensor.check()?;
     }
     let Some(first) = asked.first() else { return Ok(None) };
+    if replaces.is_empty() {
+        capture::check_computing(asked)?;
+    }
     let device = first.ty().device.0;
     let Some((request, copied)) = collect(asked, replaces, device) else { return Ok(None) };
     let computed = || {
@@ -150,8 +154,12 @@ pub(crate) struct Ran {
     pub outputs: Vec<Arc<Buffer>>,
     pub scalars: Vec<u64>,
     pub origins: Vec<capture::Origin>,
-    /// For each asked tensor: the leaf that it was to replace, and its output.
-    pub updates: Vec<(Option<NodeId>, usize)>,
+    /// For each asked tensor: the leaf that it was to replace, its output if the program computes it, and its type.
+    pub updates: Vec<(Option<NodeId>, Option<usize>, TensorType)>,
+    /// Where an input was made that came with the graph it was computed from.
+    pub computed: Option<Site>,
+    /// Keeps the numbers of all these nodes from being given to others.
+    _pinned: Vec<Tensor>,
 }
 
 impl Ran {
@@ -163,14 +171,19 @@ impl Ran {
         program: &Arc<Program>,
     ) -> Ran {
         let wanted: Vec<NodeId> = request.wanted.iter().map(|w| request.order[w.0 as usize]).collect();
-        let output_of = |t: &&Tensor| wanted.iter().position(|&w| w == t.node()).unwrap_or_default();
-        let tape = tape::lock();
+        let bound: Vec<NodeId> = request.bound.iter().map(|&b| request.order[b as usize]).collect();
+        let output_of = |t: &Tensor| wanted.iter().position(|&w| w == t.node());
+        let update = |(old, t): (&Option<NodeId>, &&Tensor)| (*old, output_of(t), t.ty().clone());
+        let mut tape = tape::lock();
+        let computed = bound.iter().find(|b| !tape.inputs[b.index()].is_empty()).map(|b| tape.site[b.index()]);
         let origins = request.order.iter().flat_map(|n| tape.op[n.index()].origins()).collect();
         Ran {
             program: program.clone(),
             inputs: request.inputs.clone(),
-            bound: request.bound.iter().map(|&b| request.order[b as usize]).collect(),
-            updates: replaces.iter().zip(asked).map(|(old, t)| (*old, output_of(t))).collect(),
+            updates: replaces.iter().zip(asked).map(update).collect(),
+            computed,
+            _pinned: Tensor::rehandle(&mut tape, &[&bound[..], &wanted].concat()),
+            bound,
             wanted,
             outputs: outputs.to_vec(),
             scalars: request.scalars.clone(),
@@ -451,7 +464,7 @@ fn finish(request: Request, outcome: Result<Vec<Arc<Buffer>>, Failure>) -> Resul
             }
             let node = order.get(origin as usize).or(order.last());
             Err(node.map(|&n| Error::new(tape.op[n.index()].name(), problem.clone(), tape.site[n.index()])))
-                .map_err(|e| e.unwrap_or_else(|| Error::new("realize", problem, tape::site::Site::here())))
+                .map_err(|e| e.unwrap_or_else(|| Error::new("realize", problem, Site::here())))
         }
     };
     inputs.clear();

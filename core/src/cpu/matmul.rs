@@ -1,5 +1,9 @@
-//! Matrix products: blocks cut by shape alone for the `gemm` crate, and plain loops for tiny ones.
-//! Owns the cut; the micro-kernels are `gemm`'s, which picks its own instruction set.
+//! Matrix products: blocks cut by shape alone, each packing its own columns of `b`, and plain loops for tiny ones.
+//! Owns the cut and the order of the loops; the arithmetic is `micro`'s, the panels' formats are `pack`'s.
+//!
+//! Every element is a sum over `k` in blocks that depend on `k` alone, each a chain in order, the blocks' sums added in order.
+//! So its bits depend neither on the other extents nor on the cut. The loops are those of Goto & van de Geijn 2008,
+//! doi:10.1145/1356052.1356053, turned around: a panel of `b` stays in the first-level cache while rows of `a` pass by.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,6 +12,8 @@ use tapeflow_ir::DType;
 
 use super::CompileError;
 use super::isa::Isa;
+use super::micro::{Element, Micro, Tile, fuses};
+use super::pack::Columns;
 use super::space::{Walk, product};
 use super::vector::{BLOCK, Body, Call, Primitive, select};
 use crate::program::kernel::{Args, Dims, Executable, Layout, Matmul, RunError};
@@ -18,11 +24,21 @@ const BLOCK_WORK: usize = 8 << 20;
 const SPLIT_WORK: usize = 4 << 20;
 /// Blocks of one product, about, at most.
 const BLOCKS: usize = 16;
-/// Up to this many multiplications, plain loops beat the set-up of `gemm`.
-const TINY_WORK: usize = 2048;
-/// Blocks are multiples of `gemm`'s micro-kernels: rows of the result by columns.
+/// What it costs to read and pack an element of `b`, in multiplications: it counts where few rows use it.
+const PACKING: usize = 8;
+/// Up to this many multiplications, plain loops beat the set-up of panels.
+const TINY_WORK: usize = 256;
+/// Up to this many elements of the result, they beat packing vectors of which most is unused.
+const TINY_RESULT: usize = 4;
+/// Blocks are multiples of the largest tile: rows of the result by columns.
 const ROWS: usize = 8;
 const COLUMNS: usize = 48;
+/// Length of a block of `k`, at most: a panel of `b` is 24 KiB, which a first-level cache holds. Part of the arithmetic.
+const DEPTH: usize = 128;
+/// Rows of `a` that pass by a panel, at most: `DEPTH` columns of them stay in the second-level cache.
+const HEIGHT: usize = 1024;
+/// An operand `b` of at most so many bytes is not worth packing if its columns lie side by side.
+const SMALL: usize = 16 << 10;
 
 /// Compiles a matrix product.
 ///
@@ -50,7 +66,7 @@ struct Side {
 }
 
 /// A compiled product.
-struct MatmulKernel<T> {
+struct MatmulKernel<T: 'static> {
     m: usize,
     n: usize,
     k: usize,
@@ -64,7 +80,7 @@ struct MatmulKernel<T> {
     per: usize,
     /// The plain loops, if they are to be used.
     tiny: Option<Primitive>,
-    element: std::marker::PhantomData<fn() -> T>,
+    micro: &'static Micro<T>,
 }
 
 impl<T> fmt::Debug for MatmulKernel<T> {
@@ -80,19 +96,23 @@ fn part(extent: usize, parts: usize, grain: usize) -> (usize, usize) {
     (size, extent.div_ceil(size))
 }
 
-/// The blocks of a product: of all grids with about as many blocks as wanted, the one that packs the least.
-fn grid(m: usize, n: usize, k: usize, a_is_packed_fast: bool, b_is_packed_fast: bool) -> [(usize, usize); 2] {
-    let work = m.saturating_mul(n).saturating_mul(k);
+/// The length of a block of `k`.
+fn depth(k: usize) -> usize {
+    part(k, k.div_ceil(DEPTH), 16).0
+}
+
+/// The blocks of a product: of all grids with about as many blocks as wanted, the one that reads and packs the least.
+fn grid(m: usize, n: usize, k: usize, b_lies_well: bool) -> [(usize, usize); 2] {
+    let work = (m + PACKING).saturating_mul(n).saturating_mul(k);
     let least = if work >= SPLIT_WORK { 2 } else { 1 };
     let wanted = work.div_ceil(BLOCK_WORK).clamp(least, BLOCKS);
     let mut best = ([(m, 1), (n, 1)], f64::INFINITY);
     for down in 1..=wanted {
         let rows = part(m, down, ROWS);
         let cols = part(n, wanted.div_ceil(rows.1.max(1)), COLUMNS);
-        // Every row of blocks packs all of `b`, every column of blocks all of `a`. Measured: transposing costs thrice.
-        let weight = |fast: bool| if fast { 1.0 } else { 3.0 };
-        let packed =
-            (cols.1 * m * k) as f64 * weight(a_is_packed_fast) + (rows.1 * n * k) as f64 * weight(b_is_packed_fast);
+        // Every row of blocks packs all of `b`, every column of blocks reads all of `a`. Weights as measured.
+        let packing = if b_lies_well { 1.0 } else { 2.0 };
+        let packed = (cols.1 * m * k) as f64 * 0.3 + (rows.1 * n * k) as f64 * packing;
         // Too few blocks keep threads idle; a remainder keeps all but one idle.
         let blocks = rows.1 * cols.1;
         let missing = wanted.saturating_sub(blocks) as f64 / wanted as f64;
@@ -130,27 +150,20 @@ impl<T: Element> MatmulKernel<T> {
             Side { items: Walk::new(&batch, layout), row, col }
         };
         let items = product(&batch);
-        let work = m.saturating_mul(n).saturating_mul(k);
+        let work = (m + PACKING).saturating_mul(n).saturating_mul(k);
         let (a, b) = (side(&a), side(&b));
-        let [rows, cols] = grid(m, n, k, a.col == 1, b.col == 1);
+        let [rows, cols] = grid(m, n, k, b.col == 1);
         let per = match rows.1 * cols.1 {
-            1 => (SPLIT_WORK / 2 / work.max(m * n).max(1)).clamp(1, items.max(1)),
+            1 => (SPLIT_WORK / 2 / work.max(m.saturating_mul(n)).max(1)).clamp(1, items.max(1)),
             _ => 1,
         };
-        let tiny = (work <= TINY_WORK).then(|| select::<Plain<T>>(isa));
-        MatmulKernel {
-            m,
-            n,
-            k,
-            items,
-            a,
-            b,
-            block: (rows.0, cols.0),
-            blocks: (rows.1, cols.1),
-            per,
-            tiny,
-            element: std::marker::PhantomData,
-        }
+        let is_tiny = m.saturating_mul(n).saturating_mul(k) <= TINY_WORK || m.saturating_mul(n) <= TINY_RESULT;
+        let tiny = is_tiny.then(|| match fuses(isa) {
+            true => select::<Plain<T, true>>(isa),
+            false => select::<Plain<T, false>>(isa),
+        });
+        let micro = T::micro(isa);
+        MatmulKernel { m, n, k, items, a, b, block: (rows.0, cols.0), blocks: (rows.1, cols.1), per, tiny, micro }
     }
 }
 
@@ -160,18 +173,20 @@ impl<T: Element> Executable for MatmulKernel<T> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        0
+        if self.tiny.is_some() { 0 } else { self.micro.width() * depth(self.k) * size_of::<T>() }
     }
 
     fn cost(&self) -> u64 {
-        50 + (self.items * self.m * self.n).saturating_mul(2 * self.k + 1) as u64 / 100
+        let work = (self.items * self.n * (self.k + 1)).saturating_mul((self.m + PACKING) * size_of::<T>());
+        50 + work as u64 / 400
     }
 
-    unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, _scratch: &mut [u8]) -> Result<(), RunError> {
+    unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
         let (down, across) = self.blocks;
         let (group, block) = (chunk / (down * across), chunk % (down * across));
         let (i, j) = (block / across * self.block.0, block % across * self.block.1);
         let (rows, cols) = (self.block.0.min(self.m - i), self.block.1.min(self.n - j));
+        let scratch = scratch.as_mut_ptr().cast::<T>();
         for item in group * self.per..((group + 1) * self.per).min(self.items) {
             // SAFETY: the layouts stay within the operands, the result is contiguous, and blocks do not overlap.
             unsafe {
@@ -191,7 +206,7 @@ impl<T: Element> Executable for MatmulKernel<T> {
                         let src = [a.cast::<u8>().cast_const(), b.cast(), (&raw const product).cast()];
                         tiny(&Call { dst: c.cast(), src, step: [0; 3], rows: 1, cols: 1 });
                     }
-                    None => T::gemm(&product, c, a, b),
+                    None => self.multiply(&product, c, a, b, scratch),
                 }
             }
         }
@@ -199,8 +214,7 @@ impl<T: Element> Executable for MatmulKernel<T> {
     }
 }
 
-/// `c[i, j] = Σ a[i, p] · b[p, j]`, strides by row and column; `c` has columns side by side and `pitch` from row to
-/// row.
+/// `c[i, j] = Σ a[i, p] · b[p, j]`, strides by row and column; `c` has columns side by side and `pitch` from row to row.
 struct Product {
     m: usize,
     n: usize,
@@ -210,71 +224,138 @@ struct Product {
     pitch: usize,
 }
 
-/// A dtype of products.
-trait Element: Copy + Send + Sync + 'static {
-    const ZERO: Self;
-    fn multiply(self, other: Self) -> Self;
-    fn plus(self, other: Self) -> Self;
+impl<T: Element> MatmulKernel<T> {
+    /// A product by panels and tiles.
+    ///
     /// # Safety
-    /// The addresses suit the product, and `c` overlaps neither operand.
-    unsafe fn gemm(product: &Product, c: *mut Self, a: *const Self, b: *const Self);
-}
-
-macro_rules! element {
-    ($t:ty) => {
-        impl Element for $t {
-            const ZERO: $t = 0.0;
-            #[inline(always)]
-            fn multiply(self, other: $t) -> $t {
-                self * other
-            }
-            #[inline(always)]
-            fn plus(self, other: $t) -> $t {
-                self + other
-            }
-            unsafe fn gemm(product: &Product, c: *mut $t, a: *const $t, b: *const $t) {
-                let Product { m, n, k, pitch, .. } = *product;
-                let (pitch, parallelism) = (pitch as isize, gemm::Parallelism::None);
-                // SAFETY: as our caller promised.
-                unsafe {
-                    if k == 0 {
-                        (0..m).for_each(|i| (0..n).for_each(|j| *c.offset(i as isize * pitch).add(j) = 0.0));
-                        return;
+    /// The addresses suit the product, `c` overlaps neither operand, and `panel` has what `scratch_bytes` says.
+    unsafe fn multiply(&self, product: &Product, c: *mut T, a: *const T, b: *const T, panel: *mut T) {
+        let Product { m, n, k, a: (a_row, a_col), b: (b_row, b_col), pitch } = *product;
+        let (micro, depth) = (self.micro, depth(k));
+        // Packing `b` pays off if many rows use it, unless it lies well as it is.
+        let b_direct = b_col == 1 && (m <= 2 * micro.height() || k * b_row.unsigned_abs() * size_of::<T>() <= SMALL);
+        // SAFETY: as our caller promised; all indices are below the extents, and panels hold `depth` by their width.
+        unsafe {
+            for i in (0..m).step_by(HEIGHT) {
+                let (a, c, m) = (a.offset(i as isize * a_row), c.add(i * pitch), HEIGHT.min(m - i));
+                for p in (0..k).step_by(depth) {
+                    let (a, b) = (a.offset(p as isize * a_col), b.offset(p as isize * b_row));
+                    let (k, add) = (depth.min(k - p), p > 0);
+                    let mut j = 0;
+                    let vectors = n.div_ceil(micro.lanes);
+                    let panels = vectors.div_ceil(micro.vectors());
+                    for number in 0..panels {
+                        // As even as can be: tiles of one vector wait for their operands.
+                        let vectors = (vectors + number) / panels;
+                        let width = vectors * micro.lanes;
+                        let (b, c, cols) = (b.offset(j as isize * b_col), c.add(j), width.min(n - j));
+                        let (mut line, mut b_step) = (b, b_row);
+                        if !(b_direct && cols == width) {
+                            (micro.columns)(&Columns { dst: panel, width, src: b, row: b_row, col: b_col, k, cols });
+                            (line, b_step) = (panel, width as isize);
+                        }
+                        let tile = Tile { k, a, a_step: (a_row, a_col), b: line, b_step, c, pitch, add };
+                        self.strip(tile, m, vectors, cols);
+                        j += width;
                     }
-                    let ((a_row, a_col), (b_row, b_col)) = (product.a, product.b);
-                    gemm::gemm(
-                        m,
-                        n,
-                        k,
-                        c,
-                        1,
-                        pitch,
-                        false,
-                        a,
-                        a_col,
-                        a_row,
-                        b,
-                        b_col,
-                        b_row,
-                        0.0,
-                        1.0,
-                        false,
-                        false,
-                        false,
-                        parallelism,
-                    );
                 }
             }
         }
-    };
+    }
+
+    /// All tiles of a panel: `m` rows of `vectors` vectors, of which `cols` columns exist.
+    ///
+    /// # Safety
+    /// As for `multiply`.
+    #[inline(always)]
+    unsafe fn strip(&self, mut tile: Tile<T>, m: usize, vectors: usize, cols: usize) {
+        let (tiles, height) = (self.micro.tiles[vectors - 1], self.micro.height());
+        let (c, pitch, add) = (tile.c, tile.pitch, tile.add);
+        let mut edge = [T::ZERO; EDGE];
+        // SAFETY: as our caller promised; `edge` holds the largest tile.
+        unsafe {
+            for i in (0..m).step_by(height) {
+                let rows = height.min(m - i);
+                tile.c = c.add(i * pitch);
+                if cols == vectors * self.micro.lanes {
+                    tiles[rows - 1](&tile);
+                } else {
+                    // The last columns: whole vectors beside the result, then those that there are.
+                    let width = vectors * self.micro.lanes;
+                    tiles[rows - 1](&Tile { c: edge.as_mut_ptr(), pitch: width, add: false, ..tile });
+                    for r in 0..rows {
+                        for j in 0..cols {
+                            let (sum, at) = (edge[r * width + j], tile.c.add(r * pitch + j));
+                            *at = if add { (*at).plus(sum) } else { sum };
+                        }
+                    }
+                }
+                tile.a = tile.a.wrapping_offset(height as isize * tile.a_step.0);
+            }
+        }
+    }
 }
-element!(f32);
-element!(f64);
 
-/// The plain loops: every sum in order of `k`, a block of columns at a time where `b` has its columns side by side.
-struct Plain<T>(std::marker::PhantomData<T>);
+/// Elements of the largest tile of any instruction set.
+const EDGE: usize = ROWS * COLUMNS;
 
-impl<T: Element> Body for Plain<T> {
+/// The plain loops in the same arithmetic, a block of columns at a time where `b` has its columns side by side. `FUSED` says
+/// how the instruction set multiplies and adds.
+struct Plain<T, const FUSED: bool>(std::marker::PhantomData<T>);
+
+/// `W` neighbouring elements of the result: `Σ a[p] · b[p, ..W]`, steps along `k`.
+///
+/// # Safety
+/// These elements can be read.
+#[inline(always)]
+unsafe fn chain<T: Element, const FUSED: bool, const W: usize>(
+    k: usize,
+    mut a: *const T,
+    a_step: isize,
+    mut b: *const T,
+    b_step: isize,
+) -> [T; W] {
+    let mut acc = [T::ZERO; W];
+    for _ in 0..k {
+        // SAFETY: as our caller promised.
+        let (x, row) = unsafe { (*a, &*b.cast::<[T; W]>()) };
+        for l in 0..W {
+            acc[l] = if FUSED { acc[l].fused(x, row[l]) } else { acc[l].multiply_add(x, row[l]) };
+        }
+        a = a.wrapping_offset(a_step);
+        b = b.wrapping_offset(b_step);
+    }
+    acc
+}
+
+/// The sum over the blocks of `k`.
+///
+/// # Safety
+/// As for [`chain`].
+#[inline(always)]
+unsafe fn chains<T: Element, const FUSED: bool, const W: usize>(
+    k: usize,
+    a: *const T,
+    a_step: isize,
+    b: *const T,
+    b_step: isize,
+) -> [T; W] {
+    let depth = if k <= DEPTH { k } else { depth(k) };
+    // SAFETY: as our caller promised, for the blocks of `k` too.
+    unsafe {
+        let mut sum = chain::<T, FUSED, W>(depth, a, a_step, b, b_step);
+        let mut p = depth;
+        while p < k {
+            let (a, b) = (a.offset(p as isize * a_step), b.offset(p as isize * b_step));
+            let more = chain::<T, FUSED, W>(depth.min(k - p), a, a_step, b, b_step);
+            (0..W).for_each(|l| sum[l] = sum[l].plus(more[l]));
+            p += depth;
+        }
+        sum
+    }
+}
+
+impl<T: Element, const FUSED: bool> Body for Plain<T, FUSED> {
     #[inline(always)]
     unsafe fn run(call: &Call) {
         let (c, a, b) = (call.dst.cast::<T>(), call.src[0].cast::<T>(), call.src[1].cast::<T>());
@@ -285,23 +366,12 @@ impl<T: Element> Body for Plain<T> {
                 let (a, c) = (a.offset(i as isize * a_row), c.add(i * pitch));
                 let mut j = 0;
                 while b_col == 1 && j + BLOCK <= n {
-                    let mut acc = [T::ZERO; BLOCK];
-                    for p in 0..k as isize {
-                        let (x, row) = (*a.offset(p * a_col), &*b.offset(p * b_row).add(j).cast::<[T; BLOCK]>());
-                        for l in 0..BLOCK {
-                            acc[l] = acc[l].plus(x.multiply(row[l]));
-                        }
-                    }
-                    *c.add(j).cast::<[T; BLOCK]>() = acc;
+                    *c.add(j).cast::<[T; BLOCK]>() = chains::<T, FUSED, BLOCK>(k, a, a_col, b.add(j), b_row);
                     j += BLOCK;
                 }
                 for j in j..n {
                     let b = b.offset(j as isize * b_col);
-                    let mut acc = T::ZERO;
-                    for p in 0..k as isize {
-                        acc = acc.plus((*a.offset(p * a_col)).multiply(*b.offset(p * b_row)));
-                    }
-                    *c.add(j) = acc;
+                    *c.add(j) = chains::<T, FUSED, 1>(k, a, a_col, b, b_row)[0];
                 }
             }
         }

@@ -123,3 +123,137 @@ fn large_products() {
         }
     }
 }
+
+/// A product of `k` long enough for several blocks, whose strides are neither of rows nor of columns.
+#[test]
+fn strides_with_gaps_and_long_sums() {
+    let mut rng = Rng(33);
+    for isa in isas() {
+        for dtype in [DType::F32, DType::F64] {
+            for (m, n, k) in [(9, 50, 300), (17, 33, 784), (1, 100, 513), (50, 1, 257), (2, 2, 1000), (7, 49, 129)] {
+                for (a, b) in
+                    [((2 * k, 2), (3 * n, 3)), ((3, 3 * m), (2, 2 * k)), ((k + 5, 1), (n + 3, 1)), ((1, m), (1, k))]
+                {
+                    let layout = |(row, col): (usize, usize)| Layout {
+                        offset: 1,
+                        strides: smallvec![row as isize, col as isize],
+                    };
+                    let mut buffers = [
+                        Buffer::random(&mut rng, dtype, 2 + m * a.0 + k * a.1, false),
+                        Buffer::random(&mut rng, dtype, 2 + k * b.0 + n * b.1, false),
+                        Buffer::new(dtype, m * n),
+                    ];
+                    let matmul = Matmul { dtype, batch: smallvec![], m, n, k, a: layout(a), b: layout(b) };
+                    run(&*compile(Kernel::Matmul(matmul.clone()), isa), &mut buffers, &[]).unwrap();
+                    verify(&matmul, &buffers);
+                }
+            }
+        }
+    }
+}
+
+/// Each element has the same bits, however the product around it is cut: in a tile, at an edge, in the plain loops.
+#[test]
+fn bits_do_not_depend_on_the_cut() {
+    let mut rng = Rng(34);
+    for (isa, dtype) in isas().into_iter().flat_map(|isa| [(isa, DType::F32), (isa, DType::F64)]) {
+        for (m, n, k) in [(37, 113, 300), (20, 70, 40), (70, 130, 1024)] {
+            for by_columns in 0..4 {
+                let (a, a_len) = layout(&[], m, k, by_columns & 1 == 1, false);
+                let (b, b_len) = layout(&[], k, n, by_columns & 2 == 2, false);
+                let mut buffers = [
+                    Buffer::random(&mut rng, dtype, a_len, false),
+                    Buffer::random(&mut rng, dtype, b_len, false),
+                    Buffer::new(dtype, m * n),
+                ];
+                let whole = Matmul { dtype, batch: smallvec![], m, n, k, a: a.clone(), b: b.clone() };
+                run(&*compile(Kernel::Matmul(whole.clone()), isa), &mut buffers, &[]).unwrap();
+                let expected = bits(&buffers[2]);
+                for (i, rows, j, cols) in [
+                    (0, 1, 0, n),
+                    (3, m - 3, 0, n),
+                    (0, m, 5, n - 5),
+                    (1, 1, 1, 1),
+                    (7, 9, 33, 17),
+                    (0, m, n - 1, 1),
+                    (8, 2, 16, 2),
+                ] {
+                    let mut part = Matmul { m: rows, n: cols, ..whole.clone() };
+                    part.a.offset += i as isize * a.strides[0];
+                    part.b.offset += j as isize * b.strides[1];
+                    buffers[2] = Buffer::new(dtype, rows * cols);
+                    run(&*compile(Kernel::Matmul(part), isa), &mut buffers, &[]).unwrap();
+                    for (at, bits) in bits(&buffers[2]).into_iter().enumerate() {
+                        let (r, c) = (i + at / cols, j + at % cols);
+                        assert_eq!(bits, expected[r * n + c], "{whole:?} on {isa} from {i}, {j}: element {r}, {c}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A batch axis that only one operand has is many products, or one with more rows; the bits are the same.
+#[test]
+fn bits_do_not_depend_on_the_batch() {
+    let mut rng = Rng(35);
+    for isa in isas() {
+        let (items, m, n, k) = (5, 13, 50, 150);
+        let (a, a_len) = layout(&[items], m, k, false, false);
+        let (b, b_len) = layout(&[items], k, n, true, true);
+        let mut buffers = [
+            Buffer::random(&mut rng, DType::F32, a_len, false),
+            Buffer::random(&mut rng, DType::F32, b_len, false),
+            Buffer::new(DType::F32, items * m * n),
+        ];
+        let all = Matmul { dtype: DType::F32, batch: smallvec![items], m, n, k, a: a.clone(), b: b.clone() };
+        run(&*compile(Kernel::Matmul(all), isa), &mut buffers, &[]).unwrap();
+        let expected = bits(&buffers[2]);
+        for item in 0..items {
+            let one = |of: &Layout| Layout {
+                offset: of.offset + item as isize * of.strides[0],
+                strides: of.strides[1..].iter().copied().collect(),
+            };
+            buffers[2] = Buffer::new(DType::F32, m * n);
+            let matmul = Matmul { dtype: DType::F32, batch: smallvec![], m, n, k, a: one(&a), b: one(&b) };
+            run(&*compile(Kernel::Matmul(matmul), isa), &mut buffers, &[]).unwrap();
+            assert_eq!(bits(&buffers[2]), expected[item * m * n..][..m * n]);
+        }
+    }
+}
+
+/// What is not finite stays in its row or column.
+#[test]
+fn nan_and_infinity_stay_where_they_belong() {
+    for isa in isas() {
+        let (m, n, k) = (19, 37, 20);
+        let (a, a_len) = layout(&[], m, k, false, false);
+        let (b, b_len) = layout(&[], k, n, true, false);
+        let mut buffers =
+            [Buffer::new(DType::F32, a_len), Buffer::new(DType::F32, b_len), Buffer::new(DType::F32, m * n)];
+        buffers[0].slice_mut::<f32>().fill(1.0);
+        buffers[1].slice_mut::<f32>().fill(0.5);
+        buffers[0].slice_mut::<f32>()[3 + 18 * k + 4] = f32::NAN;
+        buffers[1].slice_mut::<f32>()[3 + 36 * k + 7] = f32::INFINITY;
+        run(
+            &*compile(Kernel::Matmul(Matmul { dtype: DType::F32, batch: smallvec![], m, n, k, a, b }), isa),
+            &mut buffers,
+            &[],
+        )
+        .unwrap();
+        for (at, &value) in buffers[2].slice::<f32>().iter().enumerate() {
+            match (at / n, at % n) {
+                (18, _) => assert!(value.is_nan()),
+                (_, 36) => assert_eq!(value, f32::INFINITY),
+                _ => assert_eq!(value, 10.0),
+            }
+        }
+    }
+}
+
+fn bits(buffer: &Buffer) -> Vec<u64> {
+    match buffer.dtype {
+        DType::F32 => buffer.slice::<f32>().iter().map(|x| x.to_bits() as u64).collect(),
+        _ => buffer.slice::<f64>().iter().map(|x| x.to_bits()).collect(),
+    }
+}

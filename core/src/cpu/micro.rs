@@ -1,0 +1,393 @@
+//! Micro-kernels of matrix products: a tile of the result held in registers, once per dtype and instruction set.
+//! Owns the arithmetic of a sum over `k` and the table of tile sizes; knows neither the cut nor where panels come from.
+//!
+//! Every element is one chain over `k` in order, from zero. Its bits do not depend on the tile it lies in, since lanes never
+//! mix: only on the instruction set, which says whether multiplication and addition are fused.
+
+use super::isa::Isa;
+use super::pack::{self, Columns};
+
+/// A tile of the result: `c[r, j] = Σ a[r, p] · b[p, j]`, or `+=`.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<T> {
+    /// Length of the sum.
+    pub k: usize,
+    /// The first row of `a`.
+    pub a: *const T,
+    /// From row to row of `a`, and along `k`.
+    pub a_step: (isize, isize),
+    /// The first row of `b`: whole vectors side by side.
+    pub b: *const T,
+    /// From row to row of `b`.
+    pub b_step: isize,
+    /// The first element of the result, columns side by side.
+    pub c: *mut T,
+    /// From row to row of the result.
+    pub pitch: usize,
+    /// Whether the sum is added to what is there.
+    pub add: bool,
+}
+
+/// Computes a tile of a fixed size.
+///
+/// # Safety
+/// The addresses suit the tile and its size, `c` overlaps neither operand, and the machine has the instruction set.
+pub type TileFn<T> = unsafe fn(&Tile<T>);
+
+/// What a dtype and an instruction set offer.
+pub struct Micro<T: 'static> {
+    /// Elements of a vector.
+    pub lanes: usize,
+    /// `tiles[w - 1][r - 1]` computes `r` rows of `w` vectors.
+    pub tiles: &'static [&'static [TileFn<T>]],
+    /// Packs a panel of `b`.
+    pub columns: unsafe fn(&Columns<T>),
+}
+
+impl<T> Micro<T> {
+    /// Vectors of the widest tile.
+    pub fn vectors(&self) -> usize {
+        self.tiles.len()
+    }
+
+    /// Rows of the highest tile.
+    pub fn height(&self) -> usize {
+        self.tiles[0].len()
+    }
+
+    /// Columns of the widest tile.
+    pub fn width(&self) -> usize {
+        self.vectors() * self.lanes
+    }
+}
+
+/// A vector register.
+pub trait Vector: Copy {
+    /// Of its lanes.
+    type Element: Copy;
+    /// How many elements it has.
+    const LANES: usize;
+
+    /// # Safety
+    /// The machine has the instruction set (so for all of them).
+    unsafe fn zero() -> Self;
+    /// # Safety
+    /// `LANES` elements can be read.
+    unsafe fn load(src: *const Self::Element) -> Self;
+    /// # Safety
+    /// One element can be read.
+    unsafe fn splat(src: *const Self::Element) -> Self;
+    /// # Safety
+    /// `LANES` elements can be written.
+    unsafe fn store(self, dst: *mut Self::Element);
+    /// # Safety
+    /// As for `zero`.
+    unsafe fn plus(self, other: Self) -> Self;
+    /// Asks for the cache line at any address.
+    #[inline(always)]
+    fn prefetch(_at: *const Self::Element) {}
+    /// `self + a · b`, fused where the instruction set does so.
+    ///
+    /// # Safety
+    /// As for `zero`.
+    unsafe fn multiply_add(self, a: Self, b: Self) -> Self;
+
+    /// `dst[p · pitch + j] = src[min(j, last) · stride + p]` for `LANES` each way.
+    ///
+    /// # Safety
+    /// These elements can be read and written, and do not overlap.
+    #[inline(always)]
+    unsafe fn transpose(dst: *mut Self::Element, pitch: usize, src: *const Self::Element, stride: isize, last: usize) {
+        for j in 0..Self::LANES {
+            // SAFETY: as our caller promised.
+            unsafe {
+                let line = src.offset(j.min(last) as isize * stride);
+                (0..Self::LANES).for_each(|p| *dst.add(p * pitch + j) = *line.add(p));
+            }
+        }
+    }
+}
+
+/// How many steps of `k` ahead a tile asks for `a`: further ahead, long strides would drive each other out of the cache.
+const AHEAD_A: isize = 4;
+/// How many a single row of `a` asks for `b`.
+const AHEAD_B: isize = 12;
+
+/// The tile of `R` rows by `W` vectors.
+#[inline(always)]
+unsafe fn tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<V::Element>) {
+    let Tile { k, mut a, a_step: (a_row, a_col), mut b, b_step, c, pitch, add } = *tile;
+    // SAFETY: our caller promised that the addresses suit; the steps past the last `p` are never read.
+    unsafe {
+        let mut acc = [[V::zero(); W]; R];
+        for _ in 0..k {
+            let mut line = [V::zero(); W];
+            for (w, line) in line.iter_mut().enumerate() {
+                *line = V::load(b.add(w * V::LANES));
+                if R == 1 {
+                    // Nothing but reading `b`, perhaps in strides too long for the hardware to foresee.
+                    V::prefetch(b.wrapping_offset(AHEAD_B * b_step).wrapping_add(w * V::LANES));
+                }
+            }
+            V::prefetch(a.wrapping_offset(AHEAD_A * a_col));
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let x = V::splat(a.offset(r as isize * a_row));
+                for (acc, &line) in acc.iter_mut().zip(&line) {
+                    *acc = acc.multiply_add(x, line);
+                }
+            }
+            a = a.wrapping_offset(a_col);
+            b = b.wrapping_offset(b_step);
+        }
+        for (r, acc) in acc.iter().enumerate() {
+            for (w, &acc) in acc.iter().enumerate() {
+                let at = c.add(r * pitch + w * V::LANES);
+                let sum = if add { V::load(at).plus(acc) } else { acc };
+                sum.store(at);
+            }
+        }
+    }
+}
+
+/// `tiles!([1 2 …] 1 2 …)`: the table of all tiles of these rows by these vectors.
+macro_rules! tiles {
+    ($rows:tt $($w:literal)*) => { &[$(tiles!(@ $rows $w)),*] };
+    (@ [$($r:literal)*] $w:literal) => { &[$(tile::<$r, $w>),*] };
+}
+
+/// A module with the `MICRO` of a vector type.
+macro_rules! micro {
+    ($name:ident, $vector:ty, $element:ty, $rows:tt, [$($w:literal)*] $(, $feature:literal)?) => {
+        pub mod $name {
+            use super::*;
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn tile<const R: usize, const W: usize>(tile: &Tile<$element>) {
+                // SAFETY: as our caller promised.
+                unsafe { super::tile::<$vector, R, W>(tile) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn columns(panel: &Columns<$element>) {
+                // SAFETY: as our caller promised.
+                unsafe { pack::columns::<$vector>(panel) }
+            }
+
+            pub static MICRO: Micro<$element> =
+                Micro { lanes: <$vector>::LANES, tiles: tiles!($rows $($w)*), columns };
+        }
+    };
+}
+
+/// A dtype of products.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// Zero.
+    const ZERO: Self;
+    /// Its micro-kernels.
+    fn micro(isa: Isa) -> &'static Micro<Self>;
+    /// `self + a · b`.
+    fn multiply_add(self, a: Self, b: Self) -> Self;
+    /// `self + a · b`, rounded once.
+    fn fused(self, a: Self, b: Self) -> Self;
+    /// `self + other`.
+    fn plus(self, other: Self) -> Self;
+}
+
+macro_rules! element {
+    ($t:ty, $avx512:ident, $avx2:ident, $portable:ident) => {
+        impl Element for $t {
+            const ZERO: $t = 0.0;
+
+            fn micro(isa: Isa) -> &'static Micro<$t> {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => &x86::$avx512::MICRO,
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => &x86::$avx2::MICRO,
+                    _ => &$portable::MICRO,
+                }
+            }
+
+            #[inline(always)]
+            fn multiply_add(self, a: $t, b: $t) -> $t {
+                self + a * b
+            }
+
+            #[inline(always)]
+            fn fused(self, a: $t, b: $t) -> $t {
+                a.mul_add(b, self)
+            }
+
+            #[inline(always)]
+            fn plus(self, other: $t) -> $t {
+                self + other
+            }
+        }
+    };
+}
+element!(f32, f32x16, f32x8, f32x4);
+element!(f64, f64x8, f64x4, f64x2);
+
+/// Whether an instruction set fuses multiplication and addition. Without such an instruction it is a call per element.
+pub fn fuses(isa: Isa) -> bool {
+    match isa {
+        Isa::Avx512 | Isa::Avx2 => true,
+        Isa::Neon | Isa::Baseline => cfg!(target_arch = "aarch64"),
+    }
+}
+
+/// What the compiler turns into a vector of its target.
+#[derive(Clone, Copy)]
+struct Portable<T, const L: usize>([T; L]);
+
+impl<T: Element, const L: usize> Vector for Portable<T, L> {
+    type Element = T;
+    const LANES: usize = L;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Portable([T::ZERO; L])
+    }
+    #[inline(always)]
+    unsafe fn load(src: *const T) -> Self {
+        // SAFETY: as our caller promised.
+        Portable(unsafe { src.cast::<[T; L]>().read() })
+    }
+    #[inline(always)]
+    unsafe fn splat(src: *const T) -> Self {
+        // SAFETY: as our caller promised.
+        Portable([unsafe { *src }; L])
+    }
+    #[inline(always)]
+    unsafe fn store(self, dst: *mut T) {
+        // SAFETY: as our caller promised.
+        unsafe { dst.cast::<[T; L]>().write(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn plus(mut self, other: Self) -> Self {
+        for l in 0..L {
+            self.0[l] = self.0[l].plus(other.0[l]);
+        }
+        self
+    }
+    #[inline(always)]
+    unsafe fn multiply_add(mut self, a: Self, b: Self) -> Self {
+        for l in 0..L {
+            let (a, b) = (a.0[l], b.0[l]);
+            self.0[l] =
+                if cfg!(target_arch = "aarch64") { self.0[l].fused(a, b) } else { self.0[l].multiply_add(a, b) };
+        }
+        self
+    }
+}
+
+micro!(f32x4, Portable<f32, 4>, f32, [1 2 3 4], [1 2]);
+micro!(f64x2, Portable<f64, 2>, f64, [1 2 3 4], [1 2]);
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::*;
+    use std::arch::x86_64::*;
+
+    macro_rules! vector {
+        ($v:ty, $t:ty, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident
+            $(, $transpose:ident)?) => {
+            impl Vector for $v {
+                type Element = $t;
+                const LANES: usize = $lanes;
+
+                #[inline(always)]
+                unsafe fn zero() -> Self {
+                    // SAFETY: the machine has the instruction, as our caller promised.
+                    unsafe { $zero() }
+                }
+                #[inline(always)]
+                unsafe fn load(src: *const $t) -> Self {
+                    // SAFETY: as our caller promised.
+                    unsafe { $load(src) }
+                }
+                #[inline(always)]
+                unsafe fn splat(src: *const $t) -> Self {
+                    // SAFETY: as our caller promised.
+                    unsafe { $splat(*src) }
+                }
+                #[inline(always)]
+                unsafe fn store(self, dst: *mut $t) {
+                    // SAFETY: as our caller promised.
+                    unsafe { $store(dst, self) }
+                }
+                #[inline(always)]
+                fn prefetch(at: *const $t) {
+                    // SAFETY: a prefetch of any address is allowed, and every x86-64 has it.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+                }
+                #[inline(always)]
+                unsafe fn plus(self, other: Self) -> Self {
+                    // SAFETY: the machine has the instruction, as our caller promised.
+                    unsafe { $add(self, other) }
+                }
+                #[inline(always)]
+                unsafe fn multiply_add(self, a: Self, b: Self) -> Self {
+                    // SAFETY: the machine has the instruction, as our caller promised.
+                    unsafe { $fma(a, b, self) }
+                }
+                $(#[inline(always)]
+                unsafe fn transpose(dst: *mut $t, pitch: usize, src: *const $t, stride: isize, last: usize) {
+                    // SAFETY: as our caller promised.
+                    unsafe { pack::$transpose(dst, pitch, src, stride, last) }
+                })?
+            }
+        };
+    }
+    vector!(
+        __m512,
+        f32,
+        16,
+        _mm512_setzero_ps,
+        _mm512_loadu_ps,
+        _mm512_set1_ps,
+        _mm512_storeu_ps,
+        _mm512_add_ps,
+        _mm512_fmadd_ps,
+        transpose_16
+    );
+    vector!(
+        __m512d,
+        f64,
+        8,
+        _mm512_setzero_pd,
+        _mm512_loadu_pd,
+        _mm512_set1_pd,
+        _mm512_storeu_pd,
+        _mm512_add_pd,
+        _mm512_fmadd_pd
+    );
+    vector!(
+        __m256,
+        f32,
+        8,
+        _mm256_setzero_ps,
+        _mm256_loadu_ps,
+        _mm256_set1_ps,
+        _mm256_storeu_ps,
+        _mm256_add_ps,
+        _mm256_fmadd_ps,
+        transpose_8
+    );
+    vector!(
+        __m256d,
+        f64,
+        4,
+        _mm256_setzero_pd,
+        _mm256_loadu_pd,
+        _mm256_set1_pd,
+        _mm256_storeu_pd,
+        _mm256_add_pd,
+        _mm256_fmadd_pd
+    );
+
+    micro!(f32x16, __m512, f32, [1 2 3 4 5 6 7 8], [1 2 3], "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2");
+    micro!(f64x8, __m512d, f64, [1 2 3 4 5 6 7 8], [1 2 3], "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2");
+    micro!(f32x8, __m256, f32, [1 2 3 4 5 6], [1 2], "avx2,fma,bmi2");
+    micro!(f64x4, __m256d, f64, [1 2 3 4 5 6], [1 2], "avx2,fma,bmi2");
+}
