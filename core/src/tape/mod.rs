@@ -301,11 +301,6 @@ impl Tape {
         }
     }
 
-    /// How many handles and nodes use `id`.
-    pub fn uses(&self, id: NodeId) -> u32 {
-        self.uses[id.index()]
-    }
-
     /// Keeps `id` alive until `unpin`.
     pub fn pin(&mut self, id: NodeId) {
         self.uses[id.index()] += 1;
