@@ -6,12 +6,11 @@
 mod replay;
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::compile::Ran;
 use crate::compile::plan::Place;
-use crate::device::{Device, Kind};
 use crate::error::{Error, Problem, Result};
 use crate::memory::Buffer;
 use crate::parameter::Slot;
@@ -77,6 +76,9 @@ struct Recording {
 thread_local! {
     static RECORDING: RefCell<Option<Recording>> = const { RefCell::new(None) };
 }
+
+/// Steps are captured one at a time in the process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Whether a step is being captured on this thread.
 pub fn is_capturing() -> bool {
@@ -157,12 +159,13 @@ pub(crate) fn check_writing(operation: &'static str, site: Site) -> Result<()> {
 ///
 /// `step` must commit exactly once (an optimizer's `step`); what it returns can be read after every run, beginning with
 /// this first one. Each run reads the slots' present versions. Host numbers made inside are fixed, but for those of
-/// optimizers and generators, and so are tensors made outside that are not given as inputs.
+/// optimizers and generators, and so are tensors made outside that are not given as inputs: what waits to be computed
+/// is computed before the step. One thread captures at a time; others wait.
 ///
 /// # Errors
 /// What `step` reports; several commits or none; a value that is computed before the commit; a slot that is written
-/// without a commit; a result that the step's program does not compute; another device than the CPU. When only what
-/// `step` returned is refused, its first run has been taken.
+/// without a commit; a result that the step's program does not compute; another device than the CPU. What is refused
+/// after the commit, such as a result, leaves the first run taken.
 ///
 /// # Example
 /// ```
@@ -198,11 +201,10 @@ pub fn capture<E: From<Error>>(
     if is_capturing() {
         return Err(refused("a capture is going on already".into()).into());
     }
-    let device = inputs.first().map_or(Device::current(), |t| t.device());
-    if device.0 == Kind::Reference {
-        return Err(refused("the reference device keeps no programs: capture steps on the CPU".into()).into());
-    }
+    // What waits on the tape may be another capture's step.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     Tensor::realize_all(inputs)?;
+    crate::compile::compute_waiting();
     let given = inputs.iter().map(|t| own_leaf(t, site)).collect::<Result<Vec<Tensor>>>()?;
     RECORDING.set(Some(Recording::default()));
     let stop = Stop;
@@ -241,15 +243,7 @@ fn build(
 ) -> Result<CapturedStep> {
     let refused = |why: String| Error::new("capture", Problem::Argument(why.into()), site);
     let memory = |problem| Error::new("capture", problem, site);
-    let Ran { program, mut inputs, bound, wanted, outputs: first, scalars, origins, updates, computed, .. } = ran;
-    if program.interpreted.is_some() {
-        return Err(refused("the reference device keeps no programs: capture steps on the CPU".into()));
-    }
-    if let Some(made) = computed {
-        let why = "this was computed before the step and keeps its graph, which replays would not follow: compute it \
-                   in the step, or under `no_grad`";
-        return Err(Error::new("capture", Problem::Argument(why.into()), made));
-    }
+    let Ran { program, mut inputs, bound, wanted, outputs: first, scalars, origins, updates, .. } = ran;
     let input_of = |node: NodeId| bound.iter().position(|&b| b == node);
     let places: Vec<Place> = program.outputs.iter().map(|o| o.place).collect();
     let mut kept: Vec<Update> = Vec::with_capacity(slots.len());

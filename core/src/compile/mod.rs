@@ -78,7 +78,11 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
     }
     let device = first.ty().device.0;
     let Some((request, copied)) = collect(asked, replaces, device) else { return Ok(None) };
+    let is_captured = !replaces.is_empty() && capture::is_capturing();
     let computed = || {
+        if is_captured {
+            check_captured(&request)?;
+        }
         let program = match copied {
             Copied::Program(program) => program,
             Copied::World(world, roots) => {
@@ -95,9 +99,7 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
         Err(Failure { origin: 0, problem })
     });
     let ran = match &outcome {
-        Ok((outputs, program)) if !replaces.is_empty() && capture::is_capturing() => {
-            Some(Ran::new(&request, asked, replaces, outputs, program))
-        }
+        Ok((outputs, program)) if is_captured => Some(Ran::new(&request, asked, replaces, outputs, program)),
         _ => None,
     };
     finish(request, outcome.map(|(outputs, _)| outputs))?;
@@ -129,18 +131,50 @@ const PENDING_LIMIT: usize = 20_000;
 /// # Errors
 /// What computing reports.
 pub fn mark() -> Result<(), Error> {
-    let live = {
+    let live = waiting(PENDING_LIMIT);
+    realize(&live.iter().collect::<Vec<_>>(), &[]).map(drop)
+}
+
+/// Computes every live tensor, for a capture: what was recorded before it is no part of the step. One that cannot be
+/// computed says so when it is asked for.
+pub(crate) fn compute_waiting() {
+    for tensor in waiting(0) {
+        let _ = realize(&[&tensor], &[]);
+    }
+}
+
+/// The live tensors that wait to be computed, if more than `limit` nodes wait.
+fn waiting(limit: usize) -> Vec<Tensor> {
+    let mut live = {
         let mut tape = tape::lock();
-        if tape.pending() <= PENDING_LIMIT {
-            return Ok(());
+        if tape.pending() <= limit {
+            return Vec::new();
         }
         let waiting = |n: &NodeId| tape.flags[n.index()].handle && tape.buffer[n.index()].is_none();
         let live: Vec<NodeId> = tape.recorded().filter(waiting).collect();
         Tensor::rehandle(&mut tape, &live)
     };
     // A gradient stands for its parts, which are asked for one by one; it has no value of its own.
-    let valued: Vec<&Tensor> = live.iter().filter(|t| t.has_value()).collect();
-    realize(&valued, &[]).map(drop)
+    live.retain(Tensor::has_value);
+    live
+}
+
+/// Refuses what no replay of a step that is being captured could follow.
+fn check_captured(request: &Request) -> Result<(), Failure> {
+    let refused = |origin, why: &'static str| Err(Failure { origin, problem: Problem::Argument(why.into()) });
+    if request.device == Kind::Reference {
+        return refused(0, "the reference device keeps no programs: capture steps on the CPU");
+    }
+    let tape = tape::lock();
+    let is_computed = |n: &&u32| !tape.inputs[request.order[**n as usize].index()].is_empty();
+    match request.bound.iter().find(is_computed) {
+        Some(&origin) => refused(
+            origin,
+            "this was made before the step that is being captured and keeps its graph, which replays would not follow: \
+             make it in the step, or under `no_grad`",
+        ),
+        None => Ok(()),
+    }
 }
 
 /// What a capture keeps of a run.
@@ -156,8 +190,6 @@ pub(crate) struct Ran {
     pub origins: Vec<capture::Origin>,
     /// For each asked tensor: the leaf that it was to replace, its output if the program computes it, and its type.
     pub updates: Vec<(Option<NodeId>, Option<usize>, TensorType)>,
-    /// Where an input was made that came with the graph it was computed from.
-    pub computed: Option<Site>,
     /// Keeps the numbers of all these nodes from being given to others.
     _pinned: Vec<Tensor>,
 }
@@ -175,13 +207,11 @@ impl Ran {
         let output_of = |t: &Tensor| wanted.iter().position(|&w| w == t.node());
         let update = |(old, t): (&Option<NodeId>, &&Tensor)| (*old, output_of(t), t.ty().clone());
         let mut tape = tape::lock();
-        let computed = bound.iter().find(|b| !tape.inputs[b.index()].is_empty()).map(|b| tape.site[b.index()]);
         let origins = request.order.iter().flat_map(|n| tape.op[n.index()].origins()).collect();
         Ran {
             program: program.clone(),
             inputs: request.inputs.clone(),
             updates: replaces.iter().zip(asked).map(update).collect(),
-            computed,
             _pinned: Tensor::rehandle(&mut tape, &[&bound[..], &wanted].concat()),
             bound,
             wanted,
