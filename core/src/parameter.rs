@@ -119,8 +119,8 @@ impl Slot {
     /// Replaces the version by one of any shape and dtype: how a whole model is converted to another dtype.
     ///
     /// # Errors
-    /// An integer tensor for a parameter; what computing `value` reports; a step that is being captured. The old version
-    /// then stays.
+    /// An integer tensor for a parameter; what computing `value` reports; a step that is being captured. The old
+    /// version then stays.
     #[track_caller]
     pub fn replace(&self, value: &Tensor) -> Result<()> {
         capture::check_writing("replace", Site::here())?;

@@ -2,8 +2,8 @@
 //! updates, asks every host number for its present value, and runs in the memory of the run before: it allocates
 //! nothing, unless somebody shares the memory of a slot.
 //!
-//! Between runs a step holds no memory of any slot, so others may read, replace and update them as usual. While it runs,
-//! the slots' leaves are marked taken, as those of a commit are. Knows how versions are lent; knows no recording.
+//! Between runs a step holds no memory of any slot, so others may read, replace and update them as usual. While it
+//! runs, the slots' leaves are marked taken, as those of a commit are. Knows how versions are lent; knows no recording.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

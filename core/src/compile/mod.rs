@@ -9,8 +9,14 @@ pub(crate) mod key;
 pub(crate) mod layout;
 mod merge;
 pub(crate) mod plan;
+mod ran;
 mod schedule;
+mod waiting;
 pub(crate) mod world;
+
+pub(crate) use ran::Ran;
+pub use waiting::mark;
+pub(crate) use waiting::{compute_waiting, settle};
 
 use std::cell::Cell;
 use std::hash::Hash;
@@ -81,7 +87,7 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
     let is_captured = !replaces.is_empty() && capture::is_capturing();
     let computed = || {
         if is_captured {
-            check_captured(&request)?;
+            ran::check_captured(&request)?;
         }
         let program = match copied {
             Copied::Program(program) => program,
@@ -104,122 +110,6 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
     };
     finish(request, outcome.map(|(outputs, _)| outputs))?;
     Ok(ran)
-}
-
-/// Computes the live tensors that depend on `leaves`, and ends their graphs: the leaves are about to change.
-pub(crate) fn settle(leaves: &[NodeId]) -> Result<(), Error> {
-    let handles = {
-        let mut tape = tape::lock();
-        let live = depending_on(&mut tape, leaves, |tape, n| tape.flags[n.index()].handle);
-        Tensor::rehandle(&mut tape, &live)
-    };
-    realize(&handles.iter().collect::<Vec<_>>(), &[])?;
-    let mut tape = tape::lock();
-    for tensor in &handles {
-        tape.drop_inputs(tensor.node());
-    }
-    Ok(())
-}
-
-/// How many nodes may wait before a mark computes what can be computed.
-const PENDING_LIMIT: usize = 20_000;
-
-/// Says that a unit of work begins: a batch, a step. When very much waits to be computed (a loop that adds to a total
-/// and never looks at it), every live tensor is computed here, so that waiting work stays bounded and the cut falls at
-/// the same place each time. Loaders call it for every batch.
-///
-/// # Errors
-/// What computing reports.
-pub fn mark() -> Result<(), Error> {
-    let live = waiting(PENDING_LIMIT);
-    realize(&live.iter().collect::<Vec<_>>(), &[]).map(drop)
-}
-
-/// Computes every live tensor, for a capture: what was recorded before it is no part of the step. One that cannot be
-/// computed says so when it is asked for.
-pub(crate) fn compute_waiting() {
-    for tensor in waiting(0) {
-        let _ = realize(&[&tensor], &[]);
-    }
-}
-
-/// The live tensors that wait to be computed, if more than `limit` nodes wait.
-fn waiting(limit: usize) -> Vec<Tensor> {
-    let mut live = {
-        let mut tape = tape::lock();
-        if tape.pending() <= limit {
-            return Vec::new();
-        }
-        let waiting = |n: &NodeId| tape.flags[n.index()].handle && tape.buffer[n.index()].is_none();
-        let live: Vec<NodeId> = tape.recorded().filter(waiting).collect();
-        Tensor::rehandle(&mut tape, &live)
-    };
-    // A gradient stands for its parts, which are asked for one by one; it has no value of its own.
-    live.retain(Tensor::has_value);
-    live
-}
-
-/// Refuses what no replay of a step that is being captured could follow.
-fn check_captured(request: &Request) -> Result<(), Failure> {
-    let refused = |origin, why: &'static str| Err(Failure { origin, problem: Problem::Argument(why.into()) });
-    if request.device == Kind::Reference {
-        return refused(0, "the reference device keeps no programs: capture steps on the CPU");
-    }
-    let tape = tape::lock();
-    let is_computed = |n: &&u32| !tape.inputs[request.order[**n as usize].index()].is_empty();
-    match request.bound.iter().find(is_computed) {
-        Some(&origin) => refused(
-            origin,
-            "this was made before the step that is being captured and keeps its graph, which replays would not follow: \
-             make it in the step, or under `no_grad`",
-        ),
-        None => Ok(()),
-    }
-}
-
-/// What a capture keeps of a run.
-pub(crate) struct Ran {
-    pub program: Arc<Program>,
-    pub inputs: Vec<Arc<Buffer>>,
-    /// The nodes that the inputs are.
-    pub bound: Vec<NodeId>,
-    /// The nodes that the outputs are.
-    pub wanted: Vec<NodeId>,
-    pub outputs: Vec<Arc<Buffer>>,
-    pub scalars: Vec<u64>,
-    pub origins: Vec<capture::Origin>,
-    /// For each asked tensor: the leaf that it was to replace, its output if the program computes it, and its type.
-    pub updates: Vec<(Option<NodeId>, Option<usize>, TensorType)>,
-    /// Keeps the numbers of all these nodes from being given to others.
-    _pinned: Vec<Tensor>,
-}
-
-impl Ran {
-    fn new(
-        request: &Request,
-        asked: &[&Tensor],
-        replaces: &[Option<NodeId>],
-        outputs: &[Arc<Buffer>],
-        program: &Arc<Program>,
-    ) -> Ran {
-        let wanted: Vec<NodeId> = request.wanted.iter().map(|w| request.order[w.0 as usize]).collect();
-        let bound: Vec<NodeId> = request.bound.iter().map(|&b| request.order[b as usize]).collect();
-        let output_of = |t: &Tensor| wanted.iter().position(|&w| w == t.node());
-        let update = |(old, t): (&Option<NodeId>, &&Tensor)| (*old, output_of(t), t.ty().clone());
-        let mut tape = tape::lock();
-        let origins = request.order.iter().flat_map(|n| tape.op[n.index()].origins()).collect();
-        Ran {
-            program: program.clone(),
-            inputs: request.inputs.clone(),
-            updates: replaces.iter().zip(asked).map(update).collect(),
-            _pinned: Tensor::rehandle(&mut tape, &[&bound[..], &wanted].concat()),
-            bound,
-            wanted,
-            outputs: outputs.to_vec(),
-            scalars: request.scalars.clone(),
-            origins,
-        }
-    }
 }
 
 enum Copied {

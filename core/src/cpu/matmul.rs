@@ -1,9 +1,10 @@
 //! Matrix products: blocks cut by shape alone, each packing its own columns of `b`, and plain loops for tiny ones.
 //! Owns the cut and the order of the loops; the arithmetic is `micro`'s, the panels' formats are `pack`'s.
 //!
-//! Every element is a sum over `k` in blocks that depend on `k` alone, each a chain in order, the blocks' sums added in order.
-//! So its bits depend neither on the other extents nor on the cut. The loops are those of Goto & van de Geijn 2008,
-//! doi:10.1145/1356052.1356053, turned around: a panel of `b` stays in the first-level cache while rows of `a` pass by.
+//! Every element is a sum over `k` in blocks that depend on `k` alone, each a chain in order, the blocks' sums added in
+//! order. So its bits depend neither on the other extents nor on the cut. The loops are those of Goto & van de Geijn
+//! 2008, doi:10.1145/1356052.1356053, turned around: a panel of `b` stays in the first-level cache while rows of `a`
+//! pass by.
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ const TINY_RESULT: usize = 4;
 /// Blocks are multiples of the largest tile: rows of the result by columns.
 const ROWS: usize = 8;
 const COLUMNS: usize = 48;
-/// Length of a block of `k`, at most: a panel of `b` is 24 KiB, which a first-level cache holds. Part of the arithmetic.
+/// Length of a block of `k`, at most: a panel of `b` is 24 KiB, which a first-level cache holds. Part of the
+/// arithmetic.
 const DEPTH: usize = 128;
 /// Rows of `a` that pass by a panel, at most: `DEPTH` columns of them stay in the second-level cache.
 const HEIGHT: usize = 1024;
@@ -214,7 +216,8 @@ impl<T: Element> Executable for MatmulKernel<T> {
     }
 }
 
-/// `c[i, j] = Σ a[i, p] · b[p, j]`, strides by row and column; `c` has columns side by side and `pitch` from row to row.
+/// `c[i, j] = Σ a[i, p] · b[p, j]`, strides by row and column; `c` has columns side by side and `pitch` from row to
+/// row.
 struct Product {
     m: usize,
     n: usize,
@@ -299,8 +302,8 @@ impl<T: Element> MatmulKernel<T> {
 /// Elements of the largest tile of any instruction set.
 const EDGE: usize = ROWS * COLUMNS;
 
-/// The plain loops in the same arithmetic, a block of columns at a time where `b` has its columns side by side. `FUSED` says
-/// how the instruction set multiplies and adds.
+/// The plain loops in the same arithmetic, a block of columns at a time where `b` has its columns side by side. `FUSED`
+/// says how the instruction set multiplies and adds.
 struct Plain<T, const FUSED: bool>(std::marker::PhantomData<T>);
 
 /// `W` neighbouring elements of the result: `Σ a[p] · b[p, ..W]`, steps along `k`.

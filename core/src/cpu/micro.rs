@@ -1,8 +1,8 @@
 //! Micro-kernels of matrix products: a tile of the result held in registers, once per dtype and instruction set.
 //! Owns the arithmetic of a sum over `k` and the table of tile sizes; knows neither the cut nor where panels come from.
 //!
-//! Every element is one chain over `k` in order, from zero. Its bits do not depend on the tile it lies in, since lanes never
-//! mix: only on the instruction set, which says whether multiplication and addition are fused.
+//! Every element is one chain over `k` in order, from zero. Its bits do not depend on the tile it lies in, since lanes
+//! never mix: only on the instruction set, which says whether multiplication and addition are fused.
 
 use super::isa::Isa;
 use super::pack::{self, Columns};
@@ -108,7 +108,8 @@ pub trait Vector: Copy {
     }
 }
 
-/// How many steps of `k` ahead a tile asks for `a`: further ahead, long strides would drive each other out of the cache.
+/// How many steps of `k` ahead a tile asks for `a`: further ahead, long strides would drive each other out of the
+/// cache.
 const AHEAD_A: isize = 4;
 /// How many a single row of `a` asks for `b`.
 const AHEAD_B: isize = 12;

@@ -1,5 +1,5 @@
-//! Packing of a product's right operand into panels that the micro-kernels read from front to back. Owns their format and
-//! the transposition in registers; knows no arithmetic and allocates nothing.
+//! Packing of a product's right operand into panels that the micro-kernels read from front to back. Owns their format
+//! and the transposition in registers; knows no arithmetic and allocates nothing.
 
 use super::micro::Vector;
 
@@ -25,7 +25,8 @@ pub struct Columns<T> {
 /// Packs a panel of `b`.
 ///
 /// # Safety
-/// The elements can be read and written, source and panel do not overlap, and the machine has the vector's instructions.
+/// The elements can be read and written, source and panel do not overlap, and the machine has the vector's
+/// instructions.
 #[inline(always)]
 pub unsafe fn columns<V: Vector>(panel: &Columns<V::Element>) {
     let Columns { dst, width, src, row, col, k, cols } = *panel;

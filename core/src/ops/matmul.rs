@@ -54,8 +54,8 @@ impl Primitive for Matmul {
             cx.contribute(0, value);
         }
         if cx.wants(1) {
-            // Where b is a transposed matrix (a Linear's weight), b̄ is made transposed too: the weight's own gradient is then
-            // in order, and the update reads it as it lies.
+            // Where b is a transposed matrix (a Linear's weight), b̄ is made transposed too: the weight's own gradient
+            // is then in order, and the update reads it as it lies.
             let value = if swaps_last_axes(&cx.world.op[b.index()]) {
                 let ct = cx.world.transpose(c);
                 let turned = product(cx, ct, a);
