@@ -1,4 +1,5 @@
-//! What was recorded and waits: computed here when something is about to change under it, or when there is too much of it.
+//! What was recorded and waits: computed here when something is about to change under it, or when there is too much of
+//! it.
 
 use super::{depending_on, realize};
 use crate::error::Error;
