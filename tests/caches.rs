@@ -213,3 +213,18 @@ fn updates_take_over_the_memory_of_what_they_replace() -> Result<()> {
     assert_eq!(old.slice(0, ..1).to_vec::<f32>()?, first);
     Ok(())
 }
+
+#[test]
+fn marks_bound_what_waits_to_be_computed() -> Result<()> {
+    let _alone = alone();
+    let before = tape_nodes();
+    let mut total = Tensor::from_vec(vec![0.0f32], [1]);
+    for _ in 0..30_000 {
+        total = total + 1.0;
+        tapeflow::mark()?;
+    }
+    let waiting = tape_nodes() - before;
+    assert!(waiting < 50_000, "{waiting} nodes wait: without marks there would be 60,000");
+    assert_eq!(total.item::<f32>()?, 30_000.0);
+    Ok(())
+}

@@ -265,6 +265,11 @@ pub fn grad_with(output: &Tensor, cotangent: Option<&Tensor>, inputs: &[&Tensor]
     for input in inputs {
         input.check()?;
     }
+    if !grad_enabled() {
+        // The gradient is recorded as cut off from its inputs, too; an input that is a leaf is the same node on both
+        // sides.
+        Tensor::realize_all(inputs)?;
+    }
     let wanted: Vec<NodeId> = inputs.iter().map(|t| t.node()).collect();
     let mut reached = vec![false; wanted.len()];
     let mut tape = lock_settled(output.node());

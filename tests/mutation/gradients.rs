@@ -167,3 +167,13 @@ fn grad_never_loses_a_path_through_a_value_that_was_read() -> Result<()> {
 fn scalar(value: f64) -> Result<Parameter> {
     Ok(Parameter::new(Tensor::scalar(value))?)
 }
+
+#[test]
+fn grad_under_no_grad_is_the_same_number() -> Result<()> {
+    let a = Tensor::scalar(3.0f64);
+    let x = no_grad(|| &a * 2.0);
+    let y = x.square();
+    assert_eq!(no_grad(|| grad(&y, &[&x]))?[0].item::<f64>()?, 12.0);
+    assert_eq!(grad(&y, &[&x])?[0].item::<f64>()?, 12.0);
+    Ok(())
+}
