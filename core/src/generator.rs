@@ -11,7 +11,7 @@ use tapeflow_macros::kernel;
 use crate::device::Device;
 use crate::ops::kernel::map;
 use crate::ops::source::Random;
-use crate::random::philox4x32;
+use crate::random;
 use crate::tape::TensorType;
 use crate::tensor::Tensor;
 use crate::tensor::shape::Shape;
@@ -26,11 +26,7 @@ pub(crate) struct Stream {
 impl Stream {
     /// Word `index` of the stream as a uniform number in [0, 1), a multiple of 2⁻²⁴.
     pub fn uniform(&self, index: u64) -> f32 {
-        let block = index / 4;
-        let high = (self.counter >> 32) as u32 ^ (block >> 32) as u32;
-        let counter = [block as u32, 0, self.counter as u32, high];
-        let words = philox4x32(counter, [self.seed as u32, (self.seed >> 32) as u32]);
-        (words[(index % 4) as usize] >> 8) as f32 * (1.0 / 16_777_216.0)
+        random::uniform(random::Stream { seed: self.seed, counter: self.counter, ordinal: 0 }.word(index))
     }
 }
 
