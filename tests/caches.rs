@@ -87,6 +87,62 @@ fn numbers_of_the_host_are_in_no_key() -> Result<()> {
 }
 
 #[test]
+fn where_a_slice_starts_is_in_no_key() -> Result<()> {
+    let _alone = alone();
+    let data: Vec<f32> = (0..60).map(|i| (i as f32 * 0.7).sin()).collect();
+    let compute = |row: usize, col: usize| -> Result<Vec<Vec<f32>>> {
+        let x = Tensor::from_vec(data.clone(), [10, 6]).with_grad()?;
+        let part = x.slice(0, row..row + 4).slice(1, col..col + 3);
+        let again = x.slice_step(0, row..row + 4, 2).slice(1, col..col + 3);
+        let product = part.matmul(&again.t());
+        let drawn = Generator::new(3).rand([10, 6]).slice(0, row..row + 4);
+        let loss = product.square().sum() + part.softmax(-1).slice(1, col % 3..col % 3 + 1).sum();
+        let gradient = grad(&loss, &[&x])?.remove(0);
+        let second = grad(&gradient.square().sum(), &[&x])?.remove(0);
+        let results = [part.t(), product, drawn, loss, gradient, second];
+        results.iter().map(|t| Ok(t.to_vec::<f32>()?)).collect()
+    };
+    // What each result is, from the device that shares no code with the loops.
+    let expected = |row, col| Device::reference().scope(|| compute(row, col));
+    compute(1, 2)?;
+    expected(1, 2)?;
+    let before = cache_counts();
+    for (row, col) in [(0, 0), (6, 3), (3, 1), (5, 0), (1, 2)] {
+        for (found, expected) in compute(row, col)?.iter().zip(expected(row, col)?) {
+            for (f, e) in found.iter().zip(&expected) {
+                assert!((f - e).abs() <= 1e-4 * (1.0 + e.abs()), "{f} is not {e} for the slice at {row}, {col}");
+            }
+        }
+    }
+    assert_eq!(cache_counts(), before);
+    Ok(())
+}
+
+#[test]
+fn an_update_reports_what_it_had_to_compute_first() -> Result<()> {
+    let _alone = alone();
+    let slot = Slot::new(Tensor::from_vec(vec![1.0f32, 2.0, 3.0], [3]))?;
+    let update = || commit(&[(&slot, slot.tensor() * 0.5)]);
+    update()?;
+    assert_eq!(memory_report().kept, []);
+    let doubled = slot.tensor() * 2.0;
+    let _unrelated = Tensor::from_vec(vec![1.0f32], [1]) + 1.0;
+    let norm = doubled.square().sum();
+    update()?;
+    let report = memory_report();
+    let kept: Vec<_> = report.kept.iter().map(|k| (k.operation.as_str(), k.shape.to_string(), k.bytes)).collect();
+    assert_eq!(kept, [("mul", "(3,)".to_owned(), 12), ("sum [0]", "()".to_owned(), 4)]);
+    assert!(report.kept.iter().all(|k| k.site.contains("tests/caches.rs:")), "{report}");
+    assert!(report.to_string().contains("the last update kept 12 bytes: mul f32(3,) at"), "{report}");
+    assert_eq!((norm.item::<f32>()?, doubled.to_vec::<f32>()?), (14.0, vec![1.0, 2.0, 3.0]));
+    // Handles that are gone cost nothing.
+    drop((norm, doubled));
+    update()?;
+    assert_eq!(memory_report().kept, []);
+    Ok(())
+}
+
+#[test]
 fn the_same_graph_recorded_elsewhere_is_the_same_program() -> Result<()> {
     let _alone = alone();
     let graph = |seed: u64| {

@@ -27,7 +27,7 @@ fn pass<'d>(dump: &'d str, name: &str) -> &'d str {
     text[3..].find("== ").map_or(text, |end| &text[..end + 3])
 }
 
-fn check(dump: &str, expected: [(&str, Expect); 4]) {
+fn check(dump: &str, expected: [(&str, Expect); 5]) {
     for (name, expected) in expected {
         expected.assert_eq(pass(dump, name));
     }
@@ -138,16 +138,15 @@ fn the_passes_of_a_training_step() -> Result<()> {
                 expect![[r#"
                     == fuse
                     0: %6 = Matmul %4 %3 // matmul
-                    1: group [4, 5] (%6[5, 1]+0, %2[0, 1]+0) // tanh
+                    1: group [4, 5] (%6[5, 1]+0, %2[0, 1]+0) -> %8 Store([5, 1]+0) // tanh
                         fn(f32 lane, f32 lane)
                         %0: f32 lane = input 0
                         %1: f32 lane = input 1
                         %2: f32 lane = add %0, %1
                         %3: f32 lane = tanh %2
                         return %3
-                        -> %8 Store(Layout { offset: 0, strides: [5, 1] })
                     2: %10 = Matmul %8 %1 // matmul
-                    3: group [4, 2] (%10[2, 1]+0, %0[0, 1]+0, %12[2, 1]+0) // sub
+                    3: group [4, 2] (%10[2, 1]+0, %0[0, 1]+0, %12[2, 1]+0) -> %13 Store([2, 1]+0) // sub
                         fn(f32 lane, f32 lane, f32 lane)
                         %0: f32 lane = input 0
                         %1: f32 lane = input 1
@@ -155,8 +154,7 @@ fn the_passes_of_a_training_step() -> Result<()> {
                         %3: f32 lane = input 2
                         %4: f32 lane = sub %2, %3
                         return %4
-                        -> %13 Store(Layout { offset: 0, strides: [2, 1] })
-                    4: group [4, 2] (%13[2, 1]+0, scalar 0) // sum [0, 1]
+                    4: group [4, 2] (%13[2, 1]+0, scalar 0) -> %15 ReduceTrailing(Sum, 2), %35 Store([2, 1]+0) // sum [0, 1]
                         fn(f32 lane, f32 lane)
                         %0: f32 lane = input 0
                         %1: f32 lane = mul %0, %0
@@ -166,16 +164,14 @@ fn the_passes_of_a_training_step() -> Result<()> {
                         %5: f32 lane = mul %4, %0
                         %6: f32 lane = add %5, %5
                         return %1, %6
-                        -> %15 ReduceTrailing(Sum, 2), %35 Store(Layout { offset: 0, strides: [2, 1] })
-                    5: group [] (%15[]+0, scalar 0) // div
+                    5: group [] (%15[]+0, scalar 0) -> %17 Store([]+0) // div
                         fn(f32 lane, f32 lane)
                         %0: f32 lane = input 0
                         %1: f32 lane = input 1
                         %2: f32 lane = div %0, %1
                         return %2
-                        -> %17 Store(Layout { offset: 0, strides: [] })
                     6: %38 = Matmul %35 %1 // matmul
-                    7: group [4, 5] (%6[5, 1]+0, %2[0, 1]+0, %38[5, 1]+0) // vjp
+                    7: group [4, 5] (%6[5, 1]+0, %2[0, 1]+0, %38[5, 1]+0) -> %44 Store([5, 1]+0) // vjp
                         fn(f32 lane, f32 lane, f32 lane)
                         %0: f32 lane = input 0
                         %1: f32 lane = input 1
@@ -187,56 +183,20 @@ fn the_passes_of_a_training_step() -> Result<()> {
                         %7: f32 lane = sub %6, %5
                         %8: f32 lane = mul %2, %7
                         return %8
-                        -> %44 Store(Layout { offset: 0, strides: [5, 1] })
                     8: %47 = Matmul %44 %4 // matmul
-                    9: group [5, 3] (%3[3, 1]+0, %47[3, 1]+0, scalar 1, scalar 2) // plain
-                        fn(f32 lane, f32 lane, f32 lane, f32 lane)
-                        %0: f32 lane = input 0
-                        %1: f32 lane = input 1
-                        %2: f32 lane = input 2
-                        %3: f32 lane = input 3
-                        %4: f32 lane = mul %2, %0
-                        %5: f32 lane = add %1, %4
-                        %6: f32 lane = mul %3, %5
-                        %7: f32 lane = sub %0, %6
-                        return %7
-                        -> %50 Store(Layout { offset: 0, strides: [3, 1] })
-                    10: group [4, 5] (%44[5, 1]+0) // sum [0]
+                    9: group [4, 5] (%44[5, 1]+0) -> %45 ReduceLeading(Sum, 1) // sum [0]
                         fn(f32 lane)
                         %0: f32 lane = input 0
                         return %0
-                        -> %45 ReduceLeading(Sum, 1)
-                    11: group [5] (%2[1]+0, %45[1]+0, scalar 1, scalar 2) // plain
-                        fn(f32 lane, f32 lane, f32 lane, f32 lane)
-                        %0: f32 lane = input 0
-                        %1: f32 lane = input 1
-                        %2: f32 lane = input 2
-                        %3: f32 lane = input 3
-                        %4: f32 lane = mul %2, %0
-                        %5: f32 lane = add %1, %4
-                        %6: f32 lane = mul %3, %5
-                        %7: f32 lane = sub %0, %6
-                        return %7
-                        -> %51 Store(Layout { offset: 0, strides: [1] })
-                    12: %40 = Matmul %35 %8 // matmul
-                    13: group [2, 5] (%1[5, 1]+0, %40[5, 1]+0, scalar 1, scalar 2) // plain
-                        fn(f32 lane, f32 lane, f32 lane, f32 lane)
-                        %0: f32 lane = input 0
-                        %1: f32 lane = input 1
-                        %2: f32 lane = input 2
-                        %3: f32 lane = input 3
-                        %4: f32 lane = mul %2, %0
-                        %5: f32 lane = add %1, %4
-                        %6: f32 lane = mul %3, %5
-                        %7: f32 lane = sub %0, %6
-                        return %7
-                        -> %52 Store(Layout { offset: 0, strides: [5, 1] })
-                    14: group [4, 2] (%35[2, 1]+0) // sum [0]
+                    10: %40 = Matmul %35 %8 // matmul
+                    11: group [4, 2] (%35[2, 1]+0) -> %36 ReduceLeading(Sum, 1) // sum [0]
                         fn(f32 lane)
                         %0: f32 lane = input 0
                         return %0
-                        -> %36 ReduceLeading(Sum, 1)
-                    15: group [2] (%0[1]+0, %36[1]+0, scalar 1, scalar 2) // plain
+                    12: group [5, 3] (%3[3, 1]+0, %47[3, 1]+0, scalar 1, scalar 2) -> %50 Store([3, 1]+0) // plain
+                    12: group [5] (%2[1]+0, %45[1]+0, scalar 1, scalar 2) -> %51 Store([1]+0) // plain
+                    12: group [2, 5] (%1[5, 1]+0, %40[5, 1]+0, scalar 1, scalar 2) -> %52 Store([5, 1]+0) // plain
+                    12: group [2] (%0[1]+0, %36[1]+0, scalar 1, scalar 2) -> %53 Store([1]+0) // plain
                         fn(f32 lane, f32 lane, f32 lane, f32 lane)
                         %0: f32 lane = input 0
                         %1: f32 lane = input 1
@@ -247,30 +207,56 @@ fn the_passes_of_a_training_step() -> Result<()> {
                         %6: f32 lane = mul %3, %5
                         %7: f32 lane = sub %0, %6
                         return %7
-                        -> %53 Store(Layout { offset: 0, strides: [1] })
                 "#]],
+            ),
+            (
+                "plan",
+                expect![[r#"
+                == plan
+                arena 576 bytes
+                %0: 8 bytes at Input(0) during 3..=12
+                %1: 40 bytes at Input(1) during 2..=12
+                %2: 20 bytes at Input(2) during 1..=12
+                %3: 60 bytes at Input(3) during 0..=12
+                %4: 48 bytes at Input(4) during 0..=8
+                %6: 80 bytes at Arena(0) during 0..=7
+                %8: 80 bytes at Arena(128) during 1..=10
+                %10: 32 bytes at Arena(256) during 2..=3
+                %12: 32 bytes at Input(5) during 3..=3
+                %13: 32 bytes at Arena(320) during 3..=4
+                %15: 4 bytes at Arena(256) during 4..=5
+                %17: 4 bytes at Output(0) during 5..=5
+                %35: 32 bytes at Arena(512) during 4..=11
+                %36: 8 bytes at Arena(128) during 11..=12
+                %38: 80 bytes at Arena(256) during 6..=7
+                %40: 40 bytes at Arena(64) during 10..=12
+                %44: 80 bytes at Arena(384) during 7..=9
+                %45: 20 bytes at Arena(256) during 9..=12
+                %47: 60 bytes at Arena(0) during 8..=12
+                %50: 60 bytes at Input(3) during 12..=12
+                %51: 20 bytes at Input(2) during 12..=12
+                %52: 40 bytes at Input(1) during 12..=12
+                %53: 8 bytes at Input(0) during 12..=12
+            "#]],
             ),
             (
                 "schedule",
                 expect![[r#"
                     == schedule
                     arena 576 bytes
-                    0: matmul [Input(4), Input(3), Arena(0)] waits for 0, then [1, 7, 8, 9, 10, 11, 12, 13, 14, 15]
-                    1: tanh [Arena(0), Input(2), Arena(128)] waits for 1, then [2, 8, 10, 11, 12, 14]
-                    2: matmul [Arena(128), Input(1), Arena(256)] waits for 1, then [3, 4, 5, 6, 13]
-                    3: sub [Arena(256), Input(0), Input(5), Arena(320)] waits for 1, then [4, 6, 7, 15]
-                    4: sum [0, 1] [Arena(320), Arena(256), Arena(512)] waits for 2, then [5, 6, 12, 14]
+                    0: matmul [Input(4), Input(3), Arena(0)] waits for 0, then [1, 7, 8, 10, 12]
+                    1: tanh [Arena(0), Input(2), Arena(128)] waits for 1, then [2, 8, 10, 11, 12]
+                    2: matmul [Arena(128), Input(1), Arena(256)] waits for 1, then [3, 4, 5, 6, 11, 12]
+                    3: sub [Arena(256), Input(0), Input(5), Arena(320)] waits for 1, then [4, 6, 7, 12]
+                    4: sum [0, 1] [Arena(320), Arena(256), Arena(512)] waits for 2, then [5, 6, 10, 11]
                     5: div [Arena(256), Output(0)] waits for 2, then [6]
-                    6: matmul [Arena(512), Input(1), Arena(256)] waits for 4, then [7, 13]
-                    7: vjp [Arena(0), Input(2), Arena(256), Arena(384)] waits for 3, then [8, 10, 11, 12, 14]
-                    8: matmul [Arena(384), Input(4), Arena(0)] waits for 3, then [9, 10, 11, 12, 13, 14, 15]
-                    9: plain [Input(3), Arena(0), Input(3)] waits for 2, then [10, 12, 14]
-                    10: sum [0] [Arena(384), Arena(0)] waits for 5, then [11, 12]
-                    11: plain [Input(2), Arena(0), Input(2)] waits for 5, then [12]
-                    12: matmul [Arena(512), Arena(128), Arena(0)] waits for 8, then [13, 14, 15]
-                    13: plain [Input(1), Arena(0), Input(1)] waits for 5, then [14]
-                    14: sum [0] [Arena(512), Arena(0)] waits for 8, then [15]
-                    15: plain [Input(0), Arena(0), Input(0)] waits for 5, then []
+                    6: matmul [Arena(512), Input(1), Arena(256)] waits for 4, then [7, 9, 12]
+                    7: vjp [Arena(0), Input(2), Arena(256), Arena(384)] waits for 3, then [8, 9, 10, 12]
+                    8: matmul [Arena(384), Input(4), Arena(0)] waits for 3, then [12]
+                    9: sum [0] [Arena(384), Arena(256)] waits for 2, then [12]
+                    10: matmul [Arena(512), Arena(128), Arena(64)] waits for 4, then [11, 12]
+                    11: sum [0] [Arena(512), Arena(128)] waits for 4, then [12]
+                    12: plain [Input(3), Arena(0), Input(3), Input(2), Arena(256), Input(2), Input(1), Arena(64), Input(1), Input(0), Arena(128), Input(0)] waits for 10, then []
                 "#]],
             ),
         ],
@@ -323,27 +309,37 @@ fn the_passes_of_a_row_kernel_and_a_lookup() -> Result<()> {
             (
                 "fuse",
                 expect![[r#"
-        == fuse
-        0: %2 = Gather %0 %1 // index_select
-        1: group [2, 3] (%2[3, 1]+0, scalar 0) // mul
-            fn(f32 lane, f32 lane)
-            %0: f32 lane = input 0
-            %1: f32 row = reduce_max %0
-            %2: f32 row = detach %1
-            %3: f32 lane = sub %0, %2
-            %4: f32 lane = exp %3
-            %5: f32 row = reduce_sum %4
-            %6: f32 lane = div %4, %5
-            %7: f32 lane = input 1
-            %8: f32 lane = mul %6, %7
-            return %8
-            -> %5 Store(Layout { offset: 0, strides: [3, 1] })
-        2: group [3, 2] (%5[1, 3]+0) // permute [1, 0]
-            fn(f32 lane)
-            %0: f32 lane = input 0
-            return %0
-            -> %6 Store(Layout { offset: 0, strides: [2, 1] })
-    "#]],
+                    == fuse
+                    0: %2 = Gather %0 %1 // index_select
+                    1: group [2, 3] (%2[3, 1]+0, scalar 0) -> %5 Store([3, 1]+0) // mul
+                        fn(f32 lane, f32 lane)
+                        %0: f32 lane = input 0
+                        %1: f32 row = reduce_max %0
+                        %2: f32 row = detach %1
+                        %3: f32 lane = sub %0, %2
+                        %4: f32 lane = exp %3
+                        %5: f32 row = reduce_sum %4
+                        %6: f32 lane = div %4, %5
+                        %7: f32 lane = input 1
+                        %8: f32 lane = mul %6, %7
+                        return %8
+                    2: group [3, 2] (%5[1, 3]+0) -> %6 Store([2, 1]+0) // permute [1, 0]
+                        fn(f32 lane)
+                        %0: f32 lane = input 0
+                        return %0
+                "#]],
+            ),
+            (
+                "plan",
+                expect![[r#"
+                == plan
+                arena 0 bytes
+                %0: 48 bytes at Input(0) during 0..=0
+                %1: 16 bytes at Input(1) during 0..=0
+                %2: 24 bytes at Output(0) during 0..=1
+                %5: 24 bytes at Output(1) during 1..=2
+                %6: 24 bytes at Output(2) during 2..=2
+            "#]],
             ),
             (
                 "schedule",
@@ -357,5 +353,35 @@ fn the_passes_of_a_row_kernel_and_a_lookup() -> Result<()> {
             ),
         ],
     );
+    Ok(())
+}
+
+#[test]
+fn the_updates_of_all_parameters_are_one_step() -> Result<()> {
+    let updates = |clip: bool, model: &dyn Fn() -> Gpt| -> Result<Vec<usize>> {
+        let model = model();
+        let mut optimizer = AdamW::new(&model).group_where(|_, shape| shape.len() < 2, |g| g.weight_decay(0.0));
+        let tokens = Tensor::from_vec((0..18).map(|i| i % 7).collect::<Vec<i64>>(), [2, 9]);
+        let (done, dump) = dumped(|| {
+            let loss = model.loss(&tokens.slice(1, ..8), &tokens.slice(1, 1..));
+            let mut gradients = loss.backward()?;
+            if clip {
+                gradients = gradients.clip_norm(1.0).0;
+            }
+            optimizer.step(gradients)
+        });
+        done?;
+        // The optimizer's state is made by programs of its own before.
+        let text = &dump[dump.rfind("== schedule").unwrap_or_default()..];
+        let steps = text.lines().filter(|line| line.split(' ').nth(1) == Some("adam"));
+        Ok(steps.map(|line| line.matches("Input(").count()).filter(|&n| n > 0).collect())
+    };
+    let config = GptConfig { block_size: 8, vocab_size: 7, n_layer: 2, n_head: 2, n_embd: 8, dropout: 0.0, bias: true };
+    let model = || Gpt::new(&config, &Generator::new(1)).unwrap();
+    let parameters = model().named_parameters().len();
+    for clip in [false, true] {
+        // Of each parameter: itself and its two moments, read and then written in place.
+        assert_eq!(updates(clip, &model)?, [6 * parameters]);
+    }
     Ok(())
 }

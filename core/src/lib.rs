@@ -9,9 +9,11 @@ mod compile;
 mod counts;
 mod cpu;
 mod device;
+pub mod driver;
 mod error;
 mod generator;
 mod memory;
+mod memory_report;
 mod ops;
 mod parameter;
 pub mod pool;
@@ -31,7 +33,8 @@ pub use counts::{CacheCounts, cache_counts, tape_nodes};
 pub use device::{Device, set_threads};
 pub use error::{Error, Problem, Result};
 pub use generator::{Generator, default_generator, manual_seed};
-pub use memory::{MemoryReport, memory_report, reset_memory_peak, set_memory_limit};
+pub use memory::{reset_memory_peak, set_memory_limit};
+pub use memory_report::{KeptTensor, MemoryReport, memory_report};
 pub use ops::attention::causal_attention;
 pub use ops::registry;
 pub use parameter::{Parameter, Slot, commit};
@@ -57,4 +60,6 @@ pub mod __macro {
 pub mod __test {
     pub use crate::compile::dump::dumped;
     pub use crate::compile::key::collide_program_hashes;
+    pub use crate::cpu::{Isa, compile as compile_for_cpu};
+    pub use crate::program::flight::peak as programs_in_flight;
 }

@@ -43,21 +43,15 @@ unsafe impl Send for Shelf {}
 static SHELF: Mutex<Option<Shelf>> = Mutex::new(None);
 
 /// What the host memory of tensors amounts to, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryReport {
-    /// In buffers that are in use.
+pub(crate) struct Totals {
     pub live: usize,
-    /// The most that was in use at once.
     pub peak: usize,
-    /// In blocks kept for the next buffers.
     pub idle: usize,
-    /// How often the system was asked for a block.
     pub system_allocations: u64,
 }
 
-/// What the host memory of tensors amounts to at the moment.
-pub fn memory_report() -> MemoryReport {
-    with_shelf(|s| MemoryReport {
+pub(crate) fn totals() -> Totals {
+    with_shelf(|s| Totals {
         live: s.live_bytes,
         peak: s.peak_bytes,
         idle: s.idle_bytes,

@@ -105,3 +105,18 @@ fn a_gradient_taken_while_another_thread_steps_is_right_or_an_error() {
     });
     assert!(taken > 0);
 }
+
+#[test]
+fn at_most_two_programs_are_in_flight() {
+    std::thread::scope(|s| {
+        for seed in 0..6 {
+            s.spawn(move || {
+                let x = Generator::new(seed).rand([96, 96]);
+                for _ in 0..20 {
+                    x.matmul(&x).sum().item::<f32>().unwrap();
+                }
+            });
+        }
+    });
+    assert!((1..=2).contains(&tapeflow::__test::programs_in_flight()));
+}

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::describe;
 use super::expr::ExprSource;
-use super::fuse::{Draft, Step};
+use super::fuse::{Draft, GroupDraft, Step};
+use super::plan::{Place, Plan};
 use super::world::{Id, World};
 use crate::program::Program;
 
@@ -74,24 +75,31 @@ impl Dump {
                         let write = write.map_or("-".into(), |x| format!("%{}", x.0));
                         let _ = writeln!(out, "{i}: {write} = {kind} {} // {name}", reads.join(" "));
                     }
-                    Draft::Group(g) => {
-                        let sources = g.expr.sources.iter().map(|s| match s {
-                            ExprSource::Node { id, layout } => {
-                                format!("%{}{:?}+{}", id.0, &layout.strides[..], layout.offset)
-                            }
-                            ExprSource::Scalar { slot } => format!("scalar {slot}"),
-                            ExprSource::Iota(layout) => format!("iota {:?}+{}", &layout.strides[..], layout.offset),
-                            ExprSource::Random { slot, .. } => format!("random {slot}"),
-                        });
-                        let sources: Vec<String> = sources.collect();
-                        let outputs: Vec<String> = g.outputs.iter().map(|(id, k)| format!("%{} {k:?}", id.0)).collect();
-                        let _ = writeln!(out, "{i}: group {:?} ({}) // {name}", &g.expr.space[..], sources.join(", "));
-                        for line in g.expr.function.to_string().lines() {
-                            let _ = writeln!(out, "    {line}");
+                    _ => {
+                        for g in step.groups() {
+                            let _ = writeln!(out, "{i}: {} // {name}", describe_group(g));
                         }
-                        let _ = writeln!(out, "    -> {}", outputs.join(", "));
+                        if let Some(g) = step.groups().first() {
+                            for line in g.expr.function.to_string().lines() {
+                                let _ = writeln!(out, "    {line}");
+                            }
+                        }
                     }
                 }
+            }
+            out
+        });
+    }
+
+    pub fn plan(&mut self, pass: &str, world: &World, plan: &Plan) {
+        self.add(pass, || {
+            let mut out = format!("arena {} bytes\n", plan.arena_bytes);
+            for (&id, &(first, last)) in &plan.live {
+                let (place, bytes) = (plan.place[&id], world.ty[id.index()].bytes());
+                let _ = writeln!(out, "%{}: {bytes} bytes at {place:?} during {first}..={last}", id.0);
+            }
+            for (step, &(offset, bytes)) in plan.partial.iter().enumerate().filter(|(_, p)| p.1 > 0) {
+                let _ = writeln!(out, "partial results: {bytes} bytes at {:?} during {step}", Place::Arena(offset));
             }
             out
         });
@@ -118,4 +126,16 @@ impl Dump {
         }
         self.text
     }
+}
+
+fn describe_group(g: &GroupDraft) -> String {
+    let sources = g.expr.sources.iter().map(|s| match s {
+        ExprSource::Node { id, layout } => format!("%{}{layout:?}", id.0),
+        ExprSource::Scalar { slot } => format!("scalar {slot}"),
+        ExprSource::Iota(layout) => format!("iota {layout:?}"),
+        ExprSource::Random { slot, .. } => format!("random {slot}"),
+    });
+    let sources: Vec<String> = sources.collect();
+    let outputs: Vec<String> = g.outputs.iter().map(|(id, kind)| format!("%{} {kind:?}", id.0)).collect();
+    format!("group {:?} ({}) -> {}", &g.expr.space[..], sources.join(", "), outputs.join(", "))
 }

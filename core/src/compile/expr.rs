@@ -5,6 +5,7 @@ use tapeflow_ir::{Builder, DType, Extent, Op as ScalarOp, ScalarFn, Type, V};
 
 use super::world::Id;
 use crate::ops::kernel::{identity, is_row};
+use crate::ops::movement::Cut;
 use crate::program::kernel::{Dims, Layout};
 
 /// Where one parameter of an expression comes from.
@@ -116,8 +117,8 @@ impl Expr {
         self.moved(Dims::from_slice(to), |l| Some(l.expand(&self.space, to)))
     }
 
-    pub fn slice(&self, parts: &[(usize, usize)], to: &[usize]) -> Option<Expr> {
-        self.moved(Dims::from_slice(to), |l| Some(l.slice(parts)))
+    pub fn slice(&self, cuts: &[Cut], to: &[usize]) -> Option<Expr> {
+        self.moved(Dims::from_slice(to), |l| Some(l.slice(cuts)))
     }
 
     pub fn reshape(&self, to: &[usize]) -> Option<Expr> {

@@ -28,10 +28,21 @@ pub(crate) struct GroupDraft {
     pub outputs: Vec<(Id, OutputKind)>,
 }
 
+impl GroupDraft {
+    pub fn reads(&self) -> impl Iterator<Item = Id> {
+        self.expr.sources.iter().filter_map(|s| match s {
+            ExprSource::Node { id, .. } => Some(*id),
+            _ => None,
+        })
+    }
+}
+
 /// A step whose operands are still nodes.
 #[derive(Clone, Debug)]
 pub(crate) enum Draft {
     Group(GroupDraft),
+    /// Groups of one function that run as one step.
+    Groups(Vec<GroupDraft>),
     /// Reads `reads`, in the order of the kernel's operands, then writes `write`, if it writes at all.
     Kernel {
         kernel: Kernel,
@@ -48,23 +59,26 @@ pub(crate) struct Step {
 }
 
 impl Step {
+    /// The fused loop nests, if it is such.
+    pub fn groups(&self) -> &[GroupDraft] {
+        match &self.draft {
+            Draft::Group(group) => std::slice::from_ref(group),
+            Draft::Groups(groups) => groups,
+            Draft::Kernel { .. } => &[],
+        }
+    }
+
     pub fn reads(&self) -> Vec<Id> {
         match &self.draft {
-            Draft::Group(g) => {
-                let nodes = g.expr.sources.iter().filter_map(|s| match s {
-                    ExprSource::Node { id, .. } => Some(*id),
-                    _ => None,
-                });
-                nodes.collect()
-            }
             Draft::Kernel { reads, .. } => reads.clone(),
+            _ => self.groups().iter().flat_map(GroupDraft::reads).collect(),
         }
     }
 
     pub fn writes(&self) -> Vec<Id> {
         match &self.draft {
-            Draft::Group(g) => g.outputs.iter().map(|(id, _)| *id).collect(),
             Draft::Kernel { write, .. } => write.iter().copied().collect(),
+            _ => self.groups().iter().flat_map(|g| g.outputs.iter().map(|(id, _)| *id)).collect(),
         }
     }
 }
@@ -128,7 +142,7 @@ pub(crate) fn fuse(world: &World, roots: &[Id], fuse: bool) -> Result<Vec<Step>,
         lower.store(root);
     }
     let steps = lower.steps;
-    Ok(if fuse { super::merge::merge(world, steps) } else { steps })
+    Ok(if fuse { super::batch::batch(super::merge::merge(world, steps)) } else { steps })
 }
 
 /// Whether the steps can run in order: functions verify, every value is written before it is read, every output has its
@@ -139,7 +153,7 @@ pub(crate) fn verify(world: &World, steps: &[Step]) -> Result<(), String> {
         if let Some(id) = step.reads().into_iter().find(|id| !written[id.index()]) {
             return Err(format!("step {i} reads %{} before it is written", id.0));
         }
-        if let Draft::Group(group) = &step.draft {
+        for group in step.groups() {
             group.expr.function.verify().map_err(|e| format!("step {i}: {e}"))?;
             if group.expr.function.outputs.len() != group.outputs.len() {
                 return Err(format!("step {i}: a function of other results than the group has outputs"));

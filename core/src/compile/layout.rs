@@ -2,7 +2,8 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::program::kernel::{Dims, Layout, Strides};
+use crate::ops::movement::{Cut, Start};
+use crate::program::kernel::{Dims, Layout, Shift, Shifts, Strides};
 
 impl Layout {
     /// Row-major, without gaps.
@@ -11,7 +12,7 @@ impl Layout {
         for axis in (0..dims.len().saturating_sub(1)).rev() {
             strides[axis] = strides[axis + 1] * dims[axis + 1].max(1) as isize;
         }
-        Layout { offset: 0, strides }
+        Layout { offset: 0, shifts: Shifts::new(), strides }
     }
 
     /// Whether the elements of `dims` lie in row-major order without gaps from element 0 on.
@@ -23,11 +24,11 @@ impl Layout {
             }
             expected *= d.max(1) as isize;
         }
-        self.offset == 0
+        self.offset == 0 && self.shifts.is_empty()
     }
 
     pub(crate) fn permute(&self, axes: &[usize]) -> Layout {
-        Layout { offset: self.offset, strides: axes.iter().map(|&a| self.strides[a]).collect() }
+        self.with_strides(axes.iter().map(|&a| self.strides[a]).collect())
     }
 
     /// Repeats axes of 1, and new leading ones.
@@ -37,15 +38,24 @@ impl Layout {
         for (axis, &d) in from.iter().enumerate() {
             strides[axis + skip] = if d == 1 { 0 } else { self.strides[axis] };
         }
-        Layout { offset: self.offset, strides }
+        self.with_strides(strides)
     }
 
-    /// Starts each axis at `start` and takes every `step`th element.
-    pub(crate) fn slice(&self, parts: &[(usize, usize)]) -> Layout {
+    fn with_strides(&self, strides: Strides) -> Layout {
+        Layout { offset: self.offset, shifts: self.shifts.clone(), strides }
+    }
+
+    /// What lies in each axis from the cut's start on, every `step`th element.
+    pub(crate) fn slice(&self, cuts: &[Cut]) -> Layout {
         let mut out = self.clone();
-        for (axis, &(start, step)) in parts.iter().enumerate() {
-            out.offset += self.strides[axis] * start as isize;
-            out.strides[axis] = self.strides[axis] * step as isize;
+        for (axis, cut) in cuts.iter().enumerate() {
+            let stride = self.strides[axis];
+            match &cut.start {
+                Start::Fixed(start) => out.offset += stride * *start as isize,
+                Start::Host(_) if stride == 0 => {}
+                Start::Host(start) => out.shifts.push(Shift { slot: start.slot(), stride }),
+            }
+            out.strides[axis] = stride * cut.step as isize;
         }
         out
     }
@@ -85,7 +95,7 @@ impl Layout {
             stride *= d as isize;
             left /= d;
         }
-        (run == 0 && left == 1).then_some(Layout { offset: self.offset, strides })
+        (run == 0 && left == 1).then(|| self.with_strides(strides))
     }
 }
 
@@ -119,7 +129,7 @@ mod tests {
 
     #[test]
     fn contiguity_ignores_axes_of_one() {
-        assert!(Layout { offset: 0, strides: smallvec![7, 1] }.is_contiguous(&[1, 5]));
-        assert!(!Layout { offset: 1, strides: smallvec![5, 1] }.is_contiguous(&[2, 5]));
+        assert!(Layout { offset: 0, shifts: Shifts::new(), strides: smallvec![7, 1] }.is_contiguous(&[1, 5]));
+        assert!(!Layout { offset: 1, shifts: Shifts::new(), strides: smallvec![5, 1] }.is_contiguous(&[2, 5]));
     }
 }

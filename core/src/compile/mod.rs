@@ -1,6 +1,7 @@
 //! From recorded graphs to results. `realize` is the way in: it copies the reachable part of the tape, finds or
 //! compiles the program, binds buffers and runs it. The passes stand in one list, in `compile`.
 
+mod batch;
 mod differentiate;
 pub(crate) mod dump;
 pub(crate) mod expr;
@@ -27,6 +28,7 @@ use crate::capture;
 use crate::device::Kind;
 use crate::error::{Error, Problem};
 use crate::memory::Buffer;
+use crate::memory_report;
 use crate::ops::Op;
 use crate::ops::detach::Detach;
 use crate::program::kernel::RunError;
@@ -67,6 +69,8 @@ struct Request {
     scalars: Vec<u64>,
     /// Nodes that lent their buffers.
     taken: Vec<NodeId>,
+    /// Canonical numbers of the nodes that are computed only because an update overwrites what they depend on.
+    kept: Vec<u32>,
     /// Realised nodes whose graphs end with the buffers that are taken.
     ending: Vec<NodeId>,
     device: Kind,
@@ -141,6 +145,7 @@ fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind) -> Opti
         bound: Vec::new(),
         scalars: Vec::new(),
         taken: Vec::new(),
+        kept: Vec::new(),
         ending: Vec::new(),
         device,
     };
@@ -271,6 +276,9 @@ fn write_key(
         if !is_gradient && (is_asked[number] || (flags.handle && (!is_view || !keep_graphs)) || saved) {
             words.push(2);
             request.wanted.push((number as u32, None));
+            if !is_asked[number] && !keep_graphs {
+                request.kept.push(number as u32);
+            }
         } else {
             words.push(0);
         }
@@ -340,7 +348,7 @@ fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program,
     let steps = fuse::fuse(&world, &roots, FUSE.get()).map_err(|e| failed(&world, e))?;
     dump.steps("fuse", &world, &steps);
     debug_assert_eq!(fuse::verify(&world, &steps), Ok(()), "after fuse");
-    let mut program = schedule::schedule(&world, &steps, &outputs).map_err(|e| failed(&world, e))?;
+    let mut program = schedule::schedule(&world, &steps, &outputs, &mut dump).map_err(|e| failed(&world, e))?;
     dump.program("schedule", &program);
     program.dump = dump.finish();
     Ok(program)
@@ -353,10 +361,16 @@ fn run(program: &Program, request: &Request) -> Result<Vec<Arc<Buffer>>, Failure
 
 /// Writes the results to the tape, or gives back what was taken.
 fn finish(request: Request, outcome: Result<Vec<Arc<Buffer>>, Failure>) -> Result<(), Error> {
-    let Request { order, wanted, mut inputs, bound, taken, ending, .. } = request;
+    let Request { order, wanted, mut inputs, bound, taken, kept, ending, .. } = request;
     let mut tape = tape::lock();
     let result = match outcome {
         Ok(outputs) => {
+            if !taken.is_empty() {
+                memory_report::note_kept(kept.iter().map(|&number| {
+                    let i = order[number as usize].index();
+                    (tape.op[i].name().into_owned(), tape.ty[i].clone(), tape.site[i])
+                }));
+            }
             for (&(number, _), buffer) in wanted.iter().zip(outputs) {
                 let node = order[number as usize];
                 let i = node.index();

@@ -1,7 +1,7 @@
 //! The plan pass: gives every value a place. Values that outlive the program are its outputs; the others share one
 //! arena, at offsets where no other value lives at the same time; an update may take the place of what it replaces.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::expr::ExprSource;
 use super::fuse::{Draft, Step};
@@ -11,7 +11,7 @@ use crate::program::kernel::{Layout, OutputKind};
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Place {
+pub enum Place {
     /// Bytes from the start of the arena.
     Arena(usize),
     /// A buffer bound when the program runs.
@@ -24,8 +24,10 @@ pub(crate) enum Place {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub place: HashMap<Id, Place>,
-    /// Offset in the arena of each step's shared partial results.
-    pub partial: Vec<usize>,
+    /// Offset in the arena of each step's shared partial results, and their bytes.
+    pub partial: Vec<(usize, usize)>,
+    /// The first and the last step that use a value.
+    pub live: BTreeMap<Id, (usize, usize)>,
     pub arena_bytes: usize,
     /// For each output: the input whose memory it takes over, if it may.
     pub in_place: Vec<Option<u32>>,
@@ -42,16 +44,15 @@ struct Lease {
 
 /// `outputs`: what survives, with the input it would replace.
 pub(crate) fn plan(world: &World, steps: &[Step], partial_bytes: &[usize], outputs: &[(Id, Option<u32>)]) -> Plan {
-    let mut plan = Plan { partial: vec![0; steps.len()], ..Plan::default() };
-    let (mut first, mut last) = (HashMap::new(), HashMap::new());
+    let mut plan = Plan { partial: partial_bytes.iter().map(|&bytes| (0, bytes)).collect(), ..Plan::default() };
+    let mut written: HashMap<Id, usize> = HashMap::new();
     for (i, step) in steps.iter().enumerate() {
-        for id in step.writes() {
-            first.entry(id).or_insert(i);
-            last.insert(id, i);
+        for id in step.reads().into_iter().chain(step.writes()) {
+            plan.live.entry(id).or_insert((i, i)).1 = i;
         }
-        for id in step.reads() {
-            last.insert(id, i);
-        }
+        step.writes().into_iter().for_each(|id| {
+            written.entry(id).or_insert(i);
+        });
     }
     for id in (0..world.len() as u32).map(Id) {
         if let Some(input) = world.bound[id.index()] {
@@ -72,10 +73,10 @@ pub(crate) fn plan(world: &World, steps: &[Step], partial_bytes: &[usize], outpu
     for (i, &bytes) in partial_bytes.iter().enumerate().filter(|(_, b)| **b > 0) {
         leases.push(Lease { value: None, step: i, bytes, first: i, last: i });
     }
-    for (&id, &start) in &first {
+    for (&id, &start) in &written {
         if !plan.place.contains_key(&id) {
             let bytes = world.ty[id.index()].bytes().max(1);
-            leases.push(Lease { value: Some(id), step: start, bytes, first: start, last: last[&id] });
+            leases.push(Lease { value: Some(id), step: start, bytes, first: start, last: plan.live[&id].1 });
         }
     }
     // Largest first; the order of equals must not depend on a hash map's.
@@ -103,7 +104,7 @@ pub(crate) fn plan(world: &World, steps: &[Step], partial_bytes: &[usize], outpu
             Some(id) => {
                 plan.place.insert(id, Place::Arena(offset));
             }
-            None => plan.partial[lease.step] = offset,
+            None => plan.partial[lease.step].0 = offset,
         }
     }
     plan
@@ -115,7 +116,12 @@ fn may_replace(world: &World, steps: &[Step], id: Id, input: u32) -> bool {
     let is_input = |x: Id| world.bound[x.index()] == Some(input);
     let mut writers = steps.iter().enumerate().filter(|(_, s)| s.writes().contains(&id));
     let (Some((at, writer)), None) = (writers.next(), writers.next()) else { return false };
-    let Draft::Group(group) = &writer.draft else { return false };
+    let groups = writer.groups();
+    let Some(group) = groups.iter().find(|g| g.outputs.iter().any(|(o, _)| *o == id)) else { return false };
+    // The groups of one step run at once.
+    if groups.iter().any(|g| !std::ptr::eq(g, group) && g.reads().any(is_input)) {
+        return false;
+    }
     let whole = Layout::contiguous(&group.expr.space);
     let stores_whole = group.outputs.iter().any(|(o, kind)| *o == id && *kind == OutputKind::Store(whole.clone()));
     let same_place = group.expr.sources.iter().all(|s| match s {
@@ -165,7 +171,7 @@ pub(crate) fn dependencies(world: &World, steps: &[Step], partial_bytes: &[usize
             writes: true,
         }));
         if partial_bytes[i] > 0 {
-            mine.push(Use { place: Place::Arena(plan.partial[i]), bytes: partial_bytes[i], step: i, writes: true });
+            mine.push(Use { place: Place::Arena(plan.partial[i].0), bytes: partial_bytes[i], step: i, writes: true });
         }
         let mut waits: Vec<u32> = Vec::new();
         for m in &mine {

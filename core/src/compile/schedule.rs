@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::dump::Dump;
 use super::expr::ExprSource;
-use super::fuse::{Draft, Step as Drafted};
+use super::fuse::{Draft, GroupDraft, Step as Drafted};
 use super::plan::{self, Place};
 use super::world::{Id, World};
 use crate::cpu;
@@ -16,28 +17,34 @@ pub(crate) fn kernel_of(draft: &Draft) -> (Kernel, Vec<Id>) {
     match draft {
         Draft::Kernel { kernel, reads, write } => (kernel.clone(), reads.iter().chain(write).copied().collect()),
         Draft::Group(g) => {
-            let mut operands: Vec<Id> = Vec::new();
-            let mut operand = |id: Id| {
-                operands.iter().position(|&o| o == id).unwrap_or_else(|| {
-                    operands.push(id);
-                    operands.len() - 1
-                })
-            };
-            let inputs = g.expr.sources.iter().map(|s| match s {
-                ExprSource::Node { id, layout } => Source::Operand { operand: operand(*id), layout: layout.clone() },
-                ExprSource::Scalar { slot } => Source::Scalar { slot: *slot },
-                ExprSource::Iota(layout) => Source::Iota(layout.clone()),
-                ExprSource::Random { slot, layout } => {
-                    Source::Random { slot: *slot, ordinal: 0, layout: layout.clone() }
-                }
-            });
-            let inputs = inputs.collect();
-            let outputs =
-                g.outputs.iter().map(|(id, kind)| Output { operand: operand(*id), kind: kind.clone() }).collect();
-            let group = Group { space: g.expr.space.clone(), function: g.expr.function.clone(), inputs, outputs };
+            let (group, operands) = group_of(g);
             (Kernel::Group(group), operands)
         }
+        Draft::Groups(groups) => {
+            let (groups, operands): (Vec<Group>, Vec<Vec<Id>>) = groups.iter().map(group_of).unzip();
+            (Kernel::Groups(groups), operands.concat())
+        }
     }
+}
+
+fn group_of(g: &GroupDraft) -> (Group, Vec<Id>) {
+    let mut operands: Vec<Id> = Vec::new();
+    let mut operand = |id: Id| {
+        operands.iter().position(|&o| o == id).unwrap_or_else(|| {
+            operands.push(id);
+            operands.len() - 1
+        })
+    };
+    let inputs = g.expr.sources.iter().map(|s| match s {
+        ExprSource::Node { id, layout } => Source::Operand { operand: operand(*id), layout: layout.clone() },
+        ExprSource::Scalar { slot } => Source::Scalar { slot: *slot },
+        ExprSource::Iota(layout) => Source::Iota(layout.clone()),
+        ExprSource::Random { slot, layout } => Source::Random { slot: *slot, ordinal: 0, layout: layout.clone() },
+    });
+    let inputs = inputs.collect();
+    let outputs = g.outputs.iter().map(|(id, kind)| Output { operand: operand(*id), kind: kind.clone() }).collect();
+    let group = Group { space: g.expr.space.clone(), function: g.expr.function.clone(), inputs, outputs };
+    (group, operands)
 }
 
 /// Compiles, plans and orders `steps`.
@@ -45,6 +52,7 @@ pub(crate) fn schedule(
     world: &World,
     steps: &[Drafted],
     outputs: &[(Id, Option<u32>)],
+    dump: &mut Dump,
 ) -> Result<Program, (Id, Problem)> {
     let first = steps.first().map_or(Id(0), |s| s.node);
     let isa = cpu::Isa::detect().map_err(|e| (first, Problem::Setting(e.to_string())))?;
@@ -66,6 +74,7 @@ pub(crate) fn schedule(
         waits = plan::dependencies(world, steps, &partials, &plan);
         order = topological(&waits);
     }
+    dump.plan("plan", world, &plan);
     let mut order: Vec<usize> = order.ok_or_else(|| (Id(0), cyclic()))?;
     let mut program = Program::default();
     program.arena_bytes = plan.arena_bytes;
@@ -83,7 +92,7 @@ pub(crate) fn schedule(
         program.steps.push(program::Step {
             executable: executable.clone(),
             operands: start..program.operands.len(),
-            partial: plan.partial[old],
+            partial: plan.partial[old].0,
             dependents: Vec::new(),
             dependencies: waits[old].len() as u32,
             origin: world.origin[node.index()],

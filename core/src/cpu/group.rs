@@ -14,7 +14,7 @@ use super::output::{Output, Target};
 use super::space::{TRANSPOSED_ROWS, Walk, collapse, is_linear, product};
 use super::step::{Class, Lowered, Place, Read, Slot, Write};
 use super::vector::{Primitive, Random, select};
-use crate::program::kernel::{Group, Layout, OutputKind, Source};
+use crate::program::kernel::{Group, Layout, OutputKind, Shifts, Source};
 
 /// Bytes of registers that a tile may fill: they share the first-level cache with the operands.
 const TILE_BYTES: usize = 24 << 10;
@@ -107,14 +107,18 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
     }
     let (dims, merged) = collapse(&group.space, &layouts, by_row);
     let mut merged = merged.into_iter();
-    let mut next = || merged.next().unwrap_or(Layout { offset: 0, strides: dims.iter().map(|_| 0).collect() });
+    let mut next = || {
+        merged.next().unwrap_or(Layout { offset: 0, shifts: Shifts::new(), strides: dims.iter().map(|_| 0).collect() })
+    };
 
     let inner = dims.last().copied().unwrap_or(1);
     let all_linear = |layout: &Layout| is_linear(&dims, &layout.strides);
     let total = product(&dims);
     let sources: Vec<(Source, Layout)> = (group.inputs.iter())
         .map(|source| match source {
-            Source::Scalar { .. } => (source.clone(), Layout { offset: 0, strides: dims.iter().map(|_| 0).collect() }),
+            Source::Scalar { .. } => {
+                (source.clone(), Layout { offset: 0, shifts: Shifts::new(), strides: dims.iter().map(|_| 0).collect() })
+            }
             _ => (source.clone(), next()),
         })
         .collect();

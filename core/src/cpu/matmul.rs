@@ -189,11 +189,14 @@ impl<T: Element> Executable for MatmulKernel<T> {
         let (i, j) = (block / across * self.block.0, block % across * self.block.1);
         let (rows, cols) = (self.block.0.min(self.m - i), self.block.1.min(self.n - j));
         let scratch = scratch.as_mut_ptr().cast::<T>();
+        let shift = [&self.a, &self.b].map(|side| side.items.shift(args.scalars));
         for item in group * self.per..((group + 1) * self.per).min(self.items) {
             // SAFETY: the layouts stay within the operands, the result is contiguous, and blocks do not overlap.
             unsafe {
-                let a = args.operands[0].cast::<T>().offset(self.a.items.offset(item) + i as isize * self.a.row);
-                let b = args.operands[1].cast::<T>().offset(self.b.items.offset(item) + j as isize * self.b.col);
+                let a =
+                    args.operands[0].cast::<T>().offset(shift[0] + self.a.items.offset(item) + i as isize * self.a.row);
+                let b =
+                    args.operands[1].cast::<T>().offset(shift[1] + self.b.items.offset(item) + j as isize * self.b.col);
                 let c = args.operands[2].cast::<T>().add((item * self.m + i) * self.n + j);
                 let product = Product {
                     m: rows,

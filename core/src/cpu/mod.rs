@@ -5,6 +5,7 @@ mod cost;
 mod cut;
 mod fold;
 mod group;
+mod groups;
 mod index;
 mod isa;
 mod lower;
@@ -59,6 +60,7 @@ pub fn compile(kernel: &Kernel, isa: Isa) -> Result<Arc<dyn Executable>, Compile
     }
     Ok(match kernel {
         Kernel::Group(group) => Arc::new(group::compile(group, isa)?),
+        Kernel::Groups(groups) => Arc::new(groups::compile(groups, isa)?),
         Kernel::Matmul(matmul) => matmul::compile(matmul, isa)?,
         Kernel::Gather(gather) => Arc::new(index::GatherKernel::new(gather)?),
         Kernel::ScatterAdd(scatter) => Arc::new(scatter::ScatterAddKernel::new(&scatter.0, isa)?),

@@ -202,9 +202,10 @@ impl Output {
     /// As for `begin`.
     pub unsafe fn store(&self, args: &Args<'_>, src: *mut u8, start: usize, n: usize) {
         let Target::Store(walk) = &self.target else { return };
-        let base = args.operands[self.operand];
+        let shift = walk.shift(args.scalars) * self.size as isize;
         // SAFETY: the layout stays within the operand.
         unsafe {
+            let base = args.operands[self.operand].offset(shift);
             match self.size {
                 1 => walk.scatter::<u8>(base, src, start, n),
                 4 => walk.scatter::<u32>(base.cast(), src.cast(), start, n),

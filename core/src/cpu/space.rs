@@ -1,7 +1,7 @@
 //! Iteration spaces: merging axes that every layout walks as one, and walking a range of a space run by run.
 //! Owns index arithmetic; knows neither functions nor dtypes.
 
-use crate::program::kernel::{Dims, Layout};
+use crate::program::kernel::{Dims, Layout, shift};
 
 /// Rows of a transposed operand that are read together.
 pub const TRANSPOSED_ROWS: usize = 16;
@@ -20,14 +20,14 @@ pub fn contiguous(dims: &[usize]) -> Layout {
         strides[axis] = stride;
         stride *= dims[axis] as isize;
     }
-    Layout { offset: 0, strides }
+    Layout { offset: 0, shifts: Default::default(), strides }
 }
 
 /// Merges neighbouring axes wherever all layouts agree, and drops axes of one element. `keep_last` leaves the last axis
 /// alone: it is a row. The result has at least one axis.
 pub fn collapse(dims: &[usize], layouts: &[&Layout], keep_last: bool) -> (Dims, Vec<Layout>) {
     let mut out: Vec<Layout> =
-        layouts.iter().map(|layout| Layout { offset: layout.offset, strides: Default::default() }).collect();
+        layouts.iter().map(|layout| Layout { strides: Default::default(), ..(*layout).clone() }).collect();
     let mut merged = Dims::new();
     for (axis, &extent) in dims.iter().enumerate() {
         let last = axis + 1 == dims.len();
@@ -85,15 +85,21 @@ impl Walk {
     /// Over the first `dims.len()` axes of the layout.
     pub fn new(dims: &[usize], layout: &Layout) -> Walk {
         let strides = layout.strides[..dims.len()].iter().copied().collect();
-        Walk { dims: dims.iter().copied().collect(), layout: Layout { offset: layout.offset, strides } }
+        Walk { dims: dims.iter().copied().collect(), layout: Layout { strides, ..layout.clone() } }
     }
 
-    /// The offset of element 0.
+    /// What these arguments of the host add to every offset.
+    #[inline(always)]
+    pub fn shift(&self, scalars: &[u64]) -> isize {
+        shift(&self.layout.shifts, scalars)
+    }
+
+    /// The offset of element 0, but for the shift.
     pub fn first(&self) -> isize {
         self.layout.offset
     }
 
-    /// The offset of element number `at` of the space.
+    /// The offset of element number `at` of the space, but for the shift.
     pub fn offset(&self, mut at: usize) -> isize {
         let mut offset = self.layout.offset;
         for (&extent, &stride) in self.dims.iter().zip(&self.layout.strides).rev() {
@@ -234,7 +240,7 @@ mod tests {
     #[test]
     fn axes_merge_where_all_layouts_agree() {
         let x = contiguous(&[2, 3, 1, 4]);
-        let bias = Layout { offset: 5, strides: smallvec![0, 0, 0, 1] };
+        let bias = Layout { offset: 5, shifts: Default::default(), strides: smallvec![0, 0, 0, 1] };
         let (dims, layouts) = collapse(&[2, 3, 1, 4], &[&x, &bias], false);
         assert_eq!(&dims[..], [6, 4]);
         assert_eq!(&layouts[0].strides[..], [4, 1]);
@@ -250,7 +256,7 @@ mod tests {
     #[test]
     fn a_walk_visits_every_element_from_any_start() {
         let dims = [3, 2, 5];
-        let layout = Layout { offset: 100, strides: smallvec![1, -7, 20] };
+        let layout = Layout { offset: 100, shifts: Default::default(), strides: smallvec![1, -7, 20] };
         let expected: Vec<isize> = (0..30).map(|i| 100 + (i / 10) - 7 * (i / 5 % 2) + 20 * (i % 5)).collect();
         let walk = Walk::new(&dims, &layout);
         for start in 0..30 {

@@ -24,11 +24,12 @@ impl GroupKernel {
 
     /// Generates or gathers elements `start..start + n` of a parameter's class.
     unsafe fn load(&self, input: &Input, args: &Args<'_>, dst: *mut u8, start: usize, n: usize) {
+        let shift = input.walk.shift(args.scalars);
         // SAFETY: `dst` is a register of `n` elements of the parameter's dtype; operands are as described.
         unsafe {
             match &input.source {
                 Source::Operand { operand, .. } => {
-                    let base = args.operands[*operand].cast_const();
+                    let base = args_at(args, *operand, shift, input.dtype.size()).cast_const();
                     match input.dtype.size() {
                         1 => input.walk.gather::<u8>(dst, base, start, n),
                         4 => input.walk.gather::<u32>(dst.cast(), base.cast(), start, n),
@@ -38,7 +39,7 @@ impl GroupKernel {
                 Source::Iota(_) => {
                     let dst = dst.cast::<i64>();
                     input.walk.runs(start, n, |done, offset, stride, count| {
-                        (0..count).for_each(|i| *dst.add(done + i) = (offset + i as isize * stride) as i64);
+                        (0..count).for_each(|i| *dst.add(done + i) = (shift + offset + i as isize * stride) as i64);
                     });
                 }
                 Source::Random { slot, ordinal, .. } => {
@@ -50,10 +51,11 @@ impl GroupKernel {
                         (self.random)(&Call { dst: dst.cast(), src, step: [word; 3], rows: 1, cols });
                     };
                     if input.linear && input.class == Class::Lane && !self.shapes.within {
-                        fill(dst, (input.walk.first() + start as isize) as usize, n);
+                        fill(dst, (shift + input.walk.first() + start as isize) as usize, n);
                         return;
                     }
                     input.walk.runs(start, n, |done, offset, stride, count| {
+                        let offset = shift + offset;
                         if stride == 1 {
                             fill(dst.add(done), offset as usize, count);
                         } else {
@@ -82,7 +84,8 @@ impl GroupKernel {
             let buffer = run.scratch.add(rows + 64);
             if *note != [first, col] {
                 *note = [first, col];
-                let (base, n) = (run.args.operands[operand].cast_const(), pitch.min(self.shapes.inner - col));
+                let base = args_at(run.args, operand, input.walk.shift(run.args.scalars), size).cast_const();
+                let n = pitch.min(self.shapes.inner - col);
                 match size {
                     1 => input.walk.gather_rows::<u8>(buffer, base, first, col, n, pitch),
                     4 => input.walk.gather_rows::<u32>(buffer.cast(), base.cast(), first, col, n, pitch),
@@ -147,6 +150,7 @@ impl GroupKernel {
                     let at = if input.class == Class::Row { tile.row } else { tile.start };
                     let offset =
                         if self.shapes.within { input.walk.offset(at) } else { input.walk.first() + at as isize };
+                    let offset = input.walk.shift(run.args.scalars) + offset;
                     run.set(slot, args_at(run.args, operand, offset, input.dtype.size()));
                 }
             }
@@ -173,8 +177,8 @@ impl GroupKernel {
         let output = &self.outputs[index];
         let at = if output.write == Write::Direct(Class::Row) { tile.row } else { tile.start };
         let offset = match &output.target {
-            Target::Store(walk) if self.shapes.within => walk.offset(at),
-            Target::Store(walk) => walk.first() + at as isize,
+            Target::Store(walk) if self.shapes.within => walk.shift(args.scalars) + walk.offset(at),
+            Target::Store(walk) => walk.shift(args.scalars) + walk.first() + at as isize,
             _ => 0,
         };
         args_at(args, output.operand, offset, output.size)
@@ -258,7 +262,8 @@ impl Executable for GroupKernel {
                     Place::Input(index) => match self.inputs[*index].source {
                         Source::Operand { operand, .. } => {
                             let input = &self.inputs[*index];
-                            args_at(args, operand, input.walk.first(), input.dtype.size())
+                            let offset = input.walk.shift(args.scalars) + input.walk.first();
+                            args_at(args, operand, offset, input.dtype.size())
                         }
                         Source::Scalar { slot } => {
                             let cell = run.scratch.add(self.cells[*index]);

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
 use super::Primitive;
-use super::movement::Movement;
+use super::movement::{Cut, Cuts, Movement};
 use crate::compile::fuse::Lower;
 use crate::compile::world::Vjp;
 use crate::error::{Error, Problem};
@@ -22,10 +22,10 @@ pub(crate) struct Concat {
 }
 
 impl Concat {
-    fn part(&self, rank: usize, start: usize) -> SmallVec<[(usize, usize); 6]> {
-        let mut parts: SmallVec<[(usize, usize); 6]> = smallvec![(0, 1); rank];
-        parts[self.axis].0 = start;
-        parts
+    fn part(&self, rank: usize, start: usize) -> Cuts {
+        let mut cuts: Cuts = smallvec![Cut::WHOLE; rank];
+        cuts[self.axis] = Cut::fixed(start);
+        cuts
     }
 }
 
@@ -40,8 +40,8 @@ impl Primitive for Concat {
             let ty = cx.world.ty[cx.inputs[i].index()].clone();
             let length = ty.shape[self.axis];
             if cx.wants(i) {
-                let parts = self.part(ty.shape.len(), start);
-                let value = cx.world.push(Movement::Slice(parts), &[cx.cotangent], ty);
+                let cuts = self.part(ty.shape.len(), start);
+                let value = cx.world.push(Movement::Slice(cuts), &[cx.cotangent], ty);
                 cx.contribute(i, value);
             }
             start += length;

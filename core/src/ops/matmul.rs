@@ -103,7 +103,7 @@ fn fold_batch(batch: Dims, m: usize, k: usize, a: Layout, b: Layout) -> (Dims, u
     match a.reshape(&[&batch[..], &[m, k]].concat(), &[rows, k]) {
         Some(folded) => {
             let tail = b.strides.len() - 2;
-            let b = Layout { offset: b.offset, strides: SmallVec::from_slice(&b.strides[tail..]) };
+            let b = Layout { strides: SmallVec::from_slice(&b.strides[tail..]), ..b.clone() };
             (Dims::new(), rows, folded, b)
         }
         None => (batch, m, a, b),

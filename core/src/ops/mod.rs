@@ -14,6 +14,7 @@ pub(crate) mod detach;
 pub(crate) mod dropout;
 pub(crate) mod gather;
 pub(crate) mod gradient;
+pub(crate) mod host;
 pub(crate) mod kernel;
 pub(crate) mod loss;
 pub(crate) mod matmul;
@@ -161,6 +162,7 @@ impl Op {
         match self {
             Op::Scalar(s) => s.arguments(),
             Op::Random(r) => r.arguments(),
+            Op::Movement(m) => m.arguments(),
             _ => Arguments::new(),
         }
     }
@@ -170,6 +172,7 @@ impl Op {
         match self {
             Op::Scalar(s) => s.origins(),
             Op::Random(r) => r.origins(),
+            Op::Movement(m) => m.arguments().iter().map(|_| Origin::Fixed).collect(),
             _ => SmallVec::new(),
         }
     }
@@ -179,6 +182,7 @@ impl Op {
         match self {
             Op::Scalar(s) => s.with_slot(first).into(),
             Op::Random(r) => r.with_slot(first).into(),
+            Op::Movement(m) => m.with_slots(first).into(),
             other => other.clone(),
         }
     }

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use super::host::Host;
 use super::pad::Pad;
-use super::{Op, Primitive};
+use super::{Arguments, Op, Primitive};
 use crate::compile::fuse::Lower;
 use crate::compile::layout::permuted;
 use crate::compile::world::Vjp;
@@ -23,8 +24,82 @@ pub(crate) enum Movement {
     Reshape,
     Permute(SmallVec<[usize; 6]>),
     Expand,
-    /// Start and step of each axis.
-    Slice(SmallVec<[(usize, usize); 6]>),
+    /// Part of each axis.
+    Slice(Cuts),
+}
+
+/// What a slice takes of one axis: every `step`th element from `start` on.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Cut {
+    pub start: Start,
+    pub step: usize,
+}
+
+/// One per axis.
+pub(crate) type Cuts = SmallVec<[Cut; 6]>;
+
+/// Where a slice starts.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Start {
+    /// Where the shapes say: the whole axis, one part of a concatenation, behind a padding.
+    Fixed(usize),
+    /// Where the host says: the same program serves every start.
+    Host(Host<usize>),
+}
+
+impl Cut {
+    /// The whole axis.
+    pub const WHOLE: Cut = Cut::fixed(0);
+
+    /// From a place that the shapes determine.
+    pub const fn fixed(start: usize) -> Cut {
+        Cut { start: Start::Fixed(start), step: 1 }
+    }
+
+    fn start(&self, arguments: &[u64]) -> usize {
+        match &self.start {
+            Start::Fixed(start) => *start,
+            Start::Host(start) => arguments[start.slot()] as usize,
+        }
+    }
+
+    /// Which element of the axis is element `at` of the slice.
+    pub fn place(&self, at: usize, arguments: &[u64]) -> usize {
+        self.start(arguments) + at * self.step
+    }
+}
+
+impl std::fmt::Debug for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.start {
+            Start::Fixed(start) => write!(f, "{start}..")?,
+            Start::Host(Host::Value(start)) => write!(f, "{start}..")?,
+            Start::Host(Host::Slot(slot)) => write!(f, "s{slot}..")?,
+        }
+        if self.step == 1 { Ok(()) } else { write!(f, "/{}", self.step) }
+    }
+}
+
+impl Movement {
+    /// The starts that the host gives.
+    pub fn arguments(&self) -> Arguments {
+        let Movement::Slice(cuts) = self else { return Arguments::new() };
+        let given = cuts.iter().filter_map(|cut| match &cut.start {
+            Start::Host(Host::Value(start)) => Some(*start as u64),
+            _ => None,
+        });
+        given.collect()
+    }
+
+    /// The same movement reading its starts from slot `first` on.
+    pub fn with_slots(&self, first: usize) -> Movement {
+        let mut out = self.clone();
+        if let Movement::Slice(cuts) = &mut out {
+            let given = cuts.iter_mut().filter(|cut| matches!(cut.start, Start::Host(_)));
+            given.enumerate().for_each(|(i, cut)| cut.start = Start::Host(Host::Slot(first + i)));
+        }
+        out
+    }
 }
 
 /// Whether `op` exchanges the last two axes and leaves the others.
@@ -40,7 +115,7 @@ impl Primitive for Movement {
             Movement::Reshape => "reshape".into(),
             Movement::Permute(axes) => format!("permute {:?}", &axes[..]).into(),
             Movement::Expand => "expand".into(),
-            Movement::Slice(parts) => format!("slice {:?}", &parts[..]).into(),
+            Movement::Slice(cuts) => format!("slice {cuts:?}").into(),
         }
     }
 
@@ -61,9 +136,9 @@ impl Primitive for Movement {
                 cx.world.permute(cotangent, inverse)
             }
             Movement::Expand => cx.world.sum_to(cotangent, &shape),
-            Movement::Slice(parts) => {
+            Movement::Slice(cuts) => {
                 let ty = cx.world.ty[cx.inputs[0].index()].clone();
-                cx.world.push(Pad { parts: parts.clone() }, &[cotangent], ty)
+                cx.world.push(Pad { cuts: cuts.clone() }, &[cotangent], ty)
             }
         };
         cx.contribute(0, value);
@@ -76,7 +151,7 @@ impl Primitive for Movement {
             Movement::Reshape => expr.reshape(&to),
             Movement::Permute(axes) => expr.permute(axes),
             Movement::Expand => expr.expand(&to),
-            Movement::Slice(parts) => expr.slice(parts, &to),
+            Movement::Slice(cuts) => expr.slice(cuts, &to),
         };
         match moved {
             Some(moved) => cx.defer(moved),
@@ -91,7 +166,7 @@ impl Primitive for Movement {
         Ok(())
     }
 
-    fn evaluate(&self, inputs: &[&Array], ty: &TensorType, _: &[u64]) -> Result<Array, Problem> {
+    fn evaluate(&self, inputs: &[&Array], ty: &TensorType, arguments: &[u64]) -> Result<Array, Problem> {
         let x = inputs[0];
         Ok(match self {
             Movement::Reshape => x.with_type(ty),
@@ -109,9 +184,9 @@ impl Primitive for Movement {
                     }
                 })
             }
-            Movement::Slice(parts) => x.gather_from(ty, |to, from| {
-                for (a, &(start, step)) in parts.iter().enumerate() {
-                    from[a] = start + to[a] * step;
+            Movement::Slice(cuts) => x.gather_from(ty, |to, from| {
+                for (a, cut) in cuts.iter().enumerate() {
+                    from[a] = cut.place(to[a], arguments);
                 }
             }),
         })
@@ -321,11 +396,13 @@ impl Tensor {
             })?;
             // A longer step takes the same one element, and is no stride that memory could have.
             let step = step.min(extent.max(1));
-            let mut parts: SmallVec<[(usize, usize); 6]> = smallvec::smallvec![(0, 1); self.ndim()];
-            parts[axis] = (start, step);
             let mut dims = self.shape().0.clone();
             dims[axis] = (end - start).div_ceil(step);
-            Ok((Movement::Slice(parts), Shape(dims)))
+            let mut cuts: Cuts = smallvec::smallvec![Cut::WHOLE; self.ndim()];
+            if dims[axis] != extent {
+                cuts[axis] = Cut { start: Start::Host(Host::Value(start)), step };
+            }
+            Ok((Movement::Slice(cuts), Shape(dims)))
         });
         self.moved("slice", site, made)
     }

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
 use super::Primitive;
-use super::movement::Movement;
+use super::movement::{Cut, Cuts, Movement};
 use super::source::constant_fn;
 use crate::compile::fuse::{Expr, Lower};
 use crate::compile::world::Vjp;
@@ -17,20 +17,20 @@ use crate::tape::site::Site;
 use crate::tensor::Tensor;
 use crate::tensor::shape::Shape;
 
-/// Element `i` of each axis goes to `start + i·step`; the rest is zero.
+/// Element `i` of each axis goes to where a slice by the cut would take it from; the rest is zero.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pad {
-    pub parts: SmallVec<[(usize, usize); 6]>,
+    pub cuts: Cuts,
 }
 
 impl Primitive for Pad {
     fn name(&self) -> Cow<'static, str> {
-        format!("pad {:?}", &self.parts[..]).into()
+        format!("pad {:?}", self.cuts).into()
     }
 
     fn vjp(&self, cx: &mut Vjp<'_>) {
         let ty = cx.world.ty[cx.inputs[0].index()].clone();
-        let value = cx.world.push(Movement::Slice(self.parts.clone()), &[cx.cotangent], ty);
+        let value = cx.world.push(Movement::Slice(self.cuts.clone()), &[cx.cotangent], ty);
         cx.contribute(0, value);
     }
 
@@ -41,15 +41,15 @@ impl Primitive for Pad {
         let zeros = Expr::new(dims, constant_fn(ty.dtype, 0.0), Vec::new());
         let expr = cx.movable(0);
         cx.store_part(zeros, whole.clone());
-        cx.store_part(expr, whole.slice(&self.parts));
+        cx.store_part(expr, whole.slice(&self.cuts));
         Ok(())
     }
 
-    fn evaluate(&self, inputs: &[&Array], ty: &TensorType, _: &[u64]) -> Result<Array, Problem> {
+    fn evaluate(&self, inputs: &[&Array], ty: &TensorType, arguments: &[u64]) -> Result<Array, Problem> {
         let mut out = Array::fill(ty, 0.0);
         inputs[0].scatter_into(&mut out, |from, to| {
-            for (a, &(start, step)) in self.parts.iter().enumerate() {
-                to[a] = start + from[a] * step;
+            for (a, cut) in self.cuts.iter().enumerate() {
+                to[a] = cut.place(from[a], arguments);
             }
         });
         Ok(out)
@@ -74,13 +74,13 @@ impl Tensor {
             let problem = Problem::Shapes { shapes: vec![self.shape().clone()], rule };
             return Tensor::mistake_in(&[self], Error::new("pad", problem, site), self.ty().clone());
         }
-        let mut parts: SmallVec<[(usize, usize); 6]> = smallvec![(0, 1); self.ndim()];
+        let mut cuts: Cuts = smallvec![Cut::WHOLE; self.ndim()];
         let mut dims = self.shape().0.clone();
         for (axis, &(before, after)) in widths.iter().enumerate() {
-            parts[axis].0 = before;
+            cuts[axis] = Cut::fixed(before);
             dims[axis] = dims[axis].saturating_add(before).saturating_add(after);
         }
         let ty = TensorType { shape: Shape(dims), ..self.ty().clone() };
-        Tensor::record_at(Pad { parts }, &[self], ty, site)
+        Tensor::record_at(Pad { cuts }, &[self], ty, site)
     }
 }

@@ -2,52 +2,21 @@
 //! They cost no memory: groups that read them make the values in place.
 
 use std::borrow::Cow;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use smallvec::{SmallVec, smallvec};
 use tapeflow_ir::{DType, Op as ScalarOp, ScalarFn};
 
+use super::host::Host;
 use super::{Arguments, Primitive};
 use crate::capture::{HostCell, Origin};
 use crate::compile::fuse::{Expr, ExprSource, Lower, identity_fn, lane};
 use crate::error::Problem;
 use crate::generator::Stream;
-use crate::program::kernel::{Dims, Layout};
+use crate::program::kernel::{Dims, Layout, Shifts};
 use crate::reference::Array;
 use crate::tape::TensorType;
-
-/// Where a host value is: with the node while it is on the tape, in a slot once it is part of a program.
-#[derive(Clone, Debug)]
-enum Host<T> {
-    Value(T),
-    Slot(usize),
-}
-
-// Equality and hash see the slot alone: a host value is no part of a program's key.
-impl<T> PartialEq for Host<T> {
-    fn eq(&self, other: &Self) -> bool {
-        matches!((self, other), (Host::Slot(a), Host::Slot(b)) if a == b)
-    }
-}
-impl<T> Eq for Host<T> {}
-impl<T> Hash for Host<T> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        if let Host::Slot(slot) = self {
-            slot.hash(state);
-        }
-    }
-}
-
-impl<T> Host<T> {
-    fn slot(&self) -> usize {
-        match self {
-            Host::Slot(slot) => *slot,
-            Host::Value(_) => unreachable!("invariant: a compilation world's host values are bound to slots"),
-        }
-    }
-}
 
 /// A float given by the host: a learning rate, the 0.5 of `x * 0.5`. Shape `()`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -159,7 +128,7 @@ impl Primitive for Iota {
         let ty = cx.ty().clone();
         let mut strides = smallvec::smallvec![0isize; ty.shape.len()];
         strides[self.axis] = 1;
-        let source = ExprSource::Iota(Layout { offset: 0, strides });
+        let source = ExprSource::Iota(Layout { offset: 0, shifts: Shifts::new(), strides });
         cx.defer(Expr::new(Dims::from_slice(&ty.shape), identity_fn(lane(DType::I64)), vec![source]));
         Ok(())
     }

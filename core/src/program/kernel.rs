@@ -12,12 +12,45 @@ pub type Dims = SmallVec<[usize; 6]>;
 pub type Strides = SmallVec<[isize; 6]>;
 
 /// Where the elements of an iteration space lie in an operand; in elements, not bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Layout {
-    /// Of the element at index (0, …, 0).
+    /// Of the element at index (0, …, 0), but for the `shifts`.
     pub offset: isize,
+    /// What the host adds to the offset when the program runs.
+    pub shifts: Shifts,
     /// One per axis of the space; 0 where the element is repeated.
     pub strides: Strides,
+}
+
+impl fmt::Debug for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}+{}", &self.strides[..], self.offset)?;
+        self.shifts.iter().try_for_each(|s| write!(f, "+s{}*{}", s.slot, s.stride))
+    }
+}
+
+/// The part of an offset that is known when a program runs: where a slice starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shift {
+    /// `Args::scalars[slot]` is the start, as plain u64.
+    pub slot: usize,
+    /// Elements per unit of the start.
+    pub stride: isize,
+}
+
+/// Usually none.
+pub type Shifts = SmallVec<[Shift; 1]>;
+
+impl Layout {
+    /// The offset with these arguments of the host.
+    pub fn offset_with(&self, scalars: &[u64]) -> isize {
+        self.offset + shift(&self.shifts, scalars)
+    }
+}
+
+/// What `shifts` add to an offset.
+pub fn shift(shifts: &[Shift], scalars: &[u64]) -> isize {
+    shifts.iter().map(|s| scalars[s.slot] as isize * s.stride).sum()
 }
 
 /// Where one parameter of a group's function comes from, as a function of the index in the group's space.
@@ -83,6 +116,17 @@ pub struct Group {
     pub inputs: Vec<Source>,
     /// One per output of the function.
     pub outputs: Vec<Output>,
+}
+
+impl Group {
+    /// How many operands it has.
+    pub fn operands(&self) -> usize {
+        let inputs = self.inputs.iter().map(|source| match source {
+            Source::Operand { operand, .. } => operand + 1,
+            _ => 0,
+        });
+        inputs.chain(self.outputs.iter().map(|output| output.operand + 1)).max().unwrap_or(0)
+    }
 }
 
 /// `c[b, m, n] = Σₖ a[b, m, k] · b[b, k, n]` in f32 or f64, k in fixed order; operands 0, 1 → 2.
@@ -161,6 +205,9 @@ pub struct CheckIndex {
 pub enum Kernel {
     /// A fused loop nest.
     Group(Group),
+    /// Groups that neither read nor write each other's results, run as one step: the updates of all parameters. The
+    /// operands are those of each group, one group after the other; a group's own numbers begin at 0.
+    Groups(Vec<Group>),
     /// A contraction.
     Matmul(Matmul),
     /// Rows picked.

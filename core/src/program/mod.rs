@@ -1,6 +1,7 @@
 //! Programs: what a graph becomes. Compiled kernels in order with their dependencies, places for every value, one
 //! arena. Owns running them; knows no tape and no worlds.
 
+pub(crate) mod flight;
 pub mod kernel;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,7 @@ use crate::compile::plan::Place;
 use crate::error::Problem;
 use crate::memory::Buffer;
 use crate::pool::{self, Job, RunState};
+use flight::Flight;
 use kernel::{Args, Executable, RunError};
 
 /// A compiled kernel with the places of its operands.
@@ -110,6 +112,7 @@ impl Program {
         if let Some(graph) = &self.interpreted {
             return graph.run(inputs, scalars);
         }
+        let _flight = (self.cost >= INLINE_BELOW).then(Flight::begin);
         let mut outputs = Vec::with_capacity(self.outputs.len());
         for (k, output) in self.outputs.iter().enumerate() {
             outputs.push(match output.place {
@@ -121,7 +124,7 @@ impl Program {
         }
         let arena = Buffer::new(self.arena_bytes, "intermediate values").map_err(memory)?;
         // SAFETY: the caller's promise; arena and outputs are ours.
-        unsafe { self.run_in(&arena, inputs, &outputs, scalars)? };
+        unsafe { self.execute(&arena, inputs, &outputs, scalars)? };
         Ok(outputs)
     }
 
@@ -130,6 +133,20 @@ impl Program {
     /// # Safety
     /// As for `run`; `arena` and `outputs` have the planned sizes and nobody else uses them.
     pub unsafe fn run_in(
+        &self,
+        arena: &Buffer,
+        inputs: &[Arc<Buffer>],
+        outputs: &[Arc<Buffer>],
+        scalars: &[u64],
+    ) -> Result<(), Failure> {
+        let _flight = (self.cost >= INLINE_BELOW).then(Flight::begin);
+        // SAFETY: as our caller promised.
+        unsafe { self.execute(arena, inputs, outputs, scalars) }
+    }
+
+    /// # Safety
+    /// As for `run_in`.
+    unsafe fn execute(
         &self,
         arena: &Buffer,
         inputs: &[Arc<Buffer>],

@@ -5,7 +5,7 @@ use tapeflow_ir::{Binary, Builder, Column, DType, Reduce, ScalarFn, Type, Unary}
 
 use super::{Buffer, Rng, check, compile, isas, reference, run, run_at};
 use crate::cpu::space::contiguous;
-use crate::program::kernel::{Group, Kernel, Layout, Output, OutputKind, Source};
+use crate::program::kernel::{Group, Kernel, Layout, Output, OutputKind, Shifts, Source};
 
 fn operand(operand: usize, layout: Layout) -> Source {
     Source::Operand { operand, layout }
@@ -61,8 +61,8 @@ fn rows_of_every_length() {
         (1, 40_000),
         (66, 513),
     ] {
-        let weight = Layout { offset: 0, strides: smallvec![0, 1] };
-        let by_row = Layout { offset: 0, strides: smallvec![1, 0] };
+        let weight = Layout { offset: 0, shifts: Shifts::new(), strides: smallvec![0, 1] };
+        let by_row = Layout { offset: 0, shifts: Shifts::new(), strides: smallvec![1, 0] };
         let space = smallvec![rows, length];
         let group = Group {
             function: normalise(),
@@ -130,7 +130,7 @@ fn sums_of_any_length() {
                 function: chain(),
                 inputs: vec![
                     operand(0, contiguous(&space)),
-                    operand(1, Layout { offset: 0, strides: smallvec![1, 0] }),
+                    operand(1, Layout { offset: 0, shifts: Shifts::new(), strides: smallvec![1, 0] }),
                 ],
                 outputs: vec![output(2, OutputKind::ReduceTrailing(op, 1))],
                 space,
@@ -172,7 +172,10 @@ fn a_sum_of_three_levels() {
     let group = Group {
         function: b.finish(&[sum]),
         inputs: vec![operand(0, contiguous(&[1, n]))],
-        outputs: vec![output(1, OutputKind::Store(Layout { offset: 0, strides: smallvec![1, 0] }))],
+        outputs: vec![output(
+            1,
+            OutputKind::Store(Layout { offset: 0, shifts: Shifts::new(), strides: smallvec![1, 0] }),
+        )],
         space: smallvec![1, n],
     };
     let mut buffers = [x, Buffer::new(DType::F32, 1)];
@@ -189,7 +192,10 @@ fn column_sums_of_any_shape() {
         let space = smallvec![rows, cols];
         let group = Group {
             function: chain(),
-            inputs: vec![operand(0, contiguous(&space)), operand(1, Layout { offset: 0, strides: smallvec![0, 1] })],
+            inputs: vec![
+                operand(0, contiguous(&space)),
+                operand(1, Layout { offset: 0, shifts: Shifts::new(), strides: smallvec![0, 1] }),
+            ],
             outputs: vec![
                 output(2, OutputKind::ReduceLeading(Reduce::Sum, 1)),
                 output(3, OutputKind::Store(contiguous(&space))),
@@ -260,7 +266,10 @@ fn bits_do_not_depend_on_position() {
         let run_part = |from: usize, n: usize| {
             let group = Group {
                 function: function.clone(),
-                inputs: vec![operand(0, Layout { offset: from as isize, strides: smallvec![1] })],
+                inputs: vec![operand(
+                    0,
+                    Layout { offset: from as isize, shifts: Shifts::new(), strides: smallvec![1] },
+                )],
                 outputs: (1..=ops.len()).map(|i| output(i, OutputKind::Store(contiguous(&[n])))).collect(),
                 space: smallvec![n],
             };
@@ -313,7 +322,8 @@ fn transposed_operands() {
             let sum = b.binary(Binary::Add, x, y);
             let sum = b.binary(Binary::Add, sum, z);
             let item = (rows * cols) as isize;
-            let transposed = |offset| Layout { offset, strides: smallvec![item, 1, rows as isize] };
+            let transposed =
+                |offset| Layout { offset, shifts: Shifts::new(), strides: smallvec![item, 1, rows as isize] };
             let space = smallvec![batch, rows, cols];
             let n = batch * rows * cols;
             let group = Group {

@@ -4,7 +4,7 @@ use smallvec::{SmallVec, smallvec};
 use tapeflow_ir::DType;
 
 use super::{Buffer, Rng, compile, isas, run};
-use crate::program::kernel::{Dims, Kernel, Layout, Matmul, Strides};
+use crate::program::kernel::{Dims, Kernel, Layout, Matmul, Shifts, Strides};
 
 /// A layout over `(batch…, rows, cols)`: by rows or by columns, batch axes first or repeated.
 fn layout(batch: &[usize], rows: usize, cols: usize, by_columns: bool, repeated: bool) -> (Layout, usize) {
@@ -17,7 +17,7 @@ fn layout(batch: &[usize], rows: usize, cols: usize, by_columns: bool, repeated:
     }
     strides.extend(outer.into_iter().rev());
     strides.extend(if by_columns { [1, rows as isize] } else { [cols as isize, 1] });
-    (Layout { offset: 3, strides }, stride as usize + 3)
+    (Layout { offset: 3, shifts: Shifts::new(), strides }, stride as usize + 3)
 }
 
 #[test]
@@ -136,6 +136,7 @@ fn strides_with_gaps_and_long_sums() {
                 {
                     let layout = |(row, col): (usize, usize)| Layout {
                         offset: 1,
+                        shifts: Shifts::new(),
                         strides: smallvec![row as isize, col as isize],
                     };
                     let mut buffers = [
@@ -212,6 +213,7 @@ fn bits_do_not_depend_on_the_batch() {
         for item in 0..items {
             let one = |of: &Layout| Layout {
                 offset: of.offset + item as isize * of.strides[0],
+                shifts: Shifts::new(),
                 strides: of.strides[1..].iter().copied().collect(),
             };
             buffers[2] = Buffer::new(DType::F32, m * n);

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 use tapeflow_ir::{Binary, Builder, Compare, DType, Extent, Reduce, Type, Unary, V};
 
 use super::{Buffer, Rng, check};
-use crate::program::kernel::{Dims, Group, Layout, Output, OutputKind, Source, Strides};
+use crate::program::kernel::{Dims, Group, Layout, Output, OutputKind, Shifts, Source, Strides};
 
 /// A layout over `space` whose elements fill a buffer of the returned length: axes in a random order, some repeated,
 /// some backwards, perhaps with gaps.
@@ -34,7 +34,7 @@ fn layout(rng: &mut Rng, space: &[usize], repeats: bool, row: bool) -> (Layout, 
         stride *= extent;
     }
     let start = if rng.below(4) == 0 { rng.below(9) } else { 0 };
-    (Layout { offset: (offset + start) as isize, strides }, stride + start + 1)
+    (Layout { offset: (offset + start) as isize, shifts: Shifts::new(), strides }, stride + start + 1)
 }
 
 fn contiguous(space: &[usize]) -> Layout {
