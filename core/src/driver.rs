@@ -57,6 +57,9 @@ impl From<DriverError> for Fault {
 
 /// An open device.
 pub trait Driver: Send + Sync + fmt::Debug {
+    /// The error that it refuses all work with, once it is lost.
+    fn lost(&self) -> Option<DriverError>;
+
     /// Memory with unspecified contents; given back when it is dropped.
     ///
     /// # Errors

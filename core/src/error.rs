@@ -104,12 +104,20 @@ pub enum Problem {
     #[error("{0}")]
     Argument(Cow<'static, str>),
     /// Operands on two devices.
-    #[error("operands are on the devices {left} and {right}: move one of them")]
+    #[error("operands are on the devices {left} and {right}: move one of them with `to`")]
     Devices {
         /// Of the first.
         left: String,
         /// Of the other.
         right: String,
+    },
+    /// A device that cannot be opened, or that no longer answers.
+    #[error("{device}: {reason}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// Why, and what would help.
+        reason: String,
     },
     /// `item` or `backward` of a tensor with several elements.
     #[error("the shape is {shape}, and a single element is needed{hint}")]

@@ -4,6 +4,7 @@
 extern crate self as tapeflow;
 
 mod autodiff;
+mod buffer;
 mod capture;
 mod compile;
 mod counts;

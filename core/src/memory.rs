@@ -8,12 +8,12 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::Problem;
 
-/// Every buffer starts at a multiple of this: a cache line, and the widest vector register.
+/// Every block starts at a multiple of this: a cache line, and the widest vector register.
 pub(crate) const ALIGN: usize = 64;
 
-/// Memory of one tensor or one arena.
+/// Host memory of one tensor or one arena.
 #[derive(Debug)]
-pub(crate) struct Buffer {
+pub(crate) struct Block {
     address: NonNull<u8>,
     /// Bytes asked for.
     len: usize,
@@ -21,10 +21,10 @@ pub(crate) struct Buffer {
     class: usize,
 }
 
-// SAFETY: a buffer is plain memory; who may write it when is decided by the programs that bind it.
-unsafe impl Send for Buffer {}
+// SAFETY: a block is plain memory; who may write it when is decided by the programs that bind it.
+unsafe impl Send for Block {}
 // SAFETY: as above.
-unsafe impl Sync for Buffer {}
+unsafe impl Sync for Block {}
 
 #[derive(Default)]
 struct Shelf {
@@ -84,9 +84,9 @@ fn size_class(bytes: usize) -> Option<usize> {
     bytes.checked_next_multiple_of(step)
 }
 
-impl Buffer {
+impl Block {
     /// A block of `len` bytes with unspecified contents.
-    pub fn new(len: usize, purpose: &'static str) -> Result<Buffer, Problem> {
+    pub fn new(len: usize, purpose: &'static str) -> Result<Block, Problem> {
         let refused = |reason: &str| Problem::Memory { needed: len, purpose, reason: reason.into() };
         let class = size_class(len).filter(|&c| c < isize::MAX as usize - ALIGN);
         let class = class.ok_or_else(|| refused("no machine has as many"))?;
@@ -114,7 +114,7 @@ impl Buffer {
             with_shelf(|s| s.live_bytes -= class);
             return Err(refused("the system has no more memory"));
         };
-        Ok(Buffer { address, len, class })
+        Ok(Block { address, len, class })
     }
 
     /// The first byte.
@@ -127,12 +127,12 @@ impl Buffer {
         self.len
     }
 
-    /// A buffer holding a copy of `bytes`.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Buffer, Problem> {
-        let buffer = Buffer::new(bytes.len(), "a tensor")?;
+    /// A block holding a copy of `bytes`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Block, Problem> {
+        let block = Block::new(bytes.len(), "a tensor")?;
         // SAFETY: the block has at least `bytes.len()` bytes and is ours alone.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), buffer.as_ptr(), bytes.len()) };
-        Ok(buffer)
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), block.as_ptr(), bytes.len()) };
+        Ok(block)
     }
 
     /// The contents.
@@ -172,7 +172,7 @@ fn system_free(address: NonNull<u8>, class: usize) {
     }
 }
 
-impl Drop for Buffer {
+impl Drop for Block {
     fn drop(&mut self) {
         let surplus = with_shelf(|s| {
             s.live_bytes -= self.class;
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn absurd_sizes_are_errors() {
-        assert!(matches!(Buffer::new(usize::MAX, "a test"), Err(Problem::Memory { .. })));
-        assert!(matches!(Buffer::new(1 << 60, "a test"), Err(Problem::Memory { .. })));
+        assert!(matches!(Block::new(usize::MAX, "a test"), Err(Problem::Memory { .. })));
+        assert!(matches!(Block::new(1 << 60, "a test"), Err(Problem::Memory { .. })));
     }
 }

@@ -92,7 +92,10 @@ fn problems() -> Vec<(&'static str, Cause, Expect)> {
             commit: a slot is named twice in one step
               at tests/errors/problems.rs"#]]),
         ("Devices", || read(f32s(&[2]) + Device::reference().scope(|| f32s(&[2]))), expect![[r#"
-            add: operands are on the devices cpu and reference: move one of them
+            add: operands are on the devices cpu and reference: move one of them with `to`
+              at tests/errors/problems.rs"#]]),
+        ("Device", || Device::open("abacus", 0).map(drop), expect![[r#"
+            open: abacus:0: this program has no driver for abacus
               at tests/errors/problems.rs"#]]),
         ("NotAScalar", || f32s(&[2]).item::<f32>().map(drop), expect![[r#"
             item: the shape is (2,), and a single element is needed; `to_vec` reads them all

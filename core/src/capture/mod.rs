@@ -9,10 +9,10 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::buffer::Buffer;
 use crate::compile::Ran;
 use crate::compile::plan::Place;
 use crate::error::{Error, Problem, Result};
-use crate::memory::Buffer;
 use crate::parameter::Slot;
 use crate::tape::site::Site;
 use crate::tape::{self, NodeId};

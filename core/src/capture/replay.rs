@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Hook, Origin, Replay};
+use crate::buffer::Buffer;
 use crate::compile::settle;
 use crate::error::{Error, Problem, Result};
-use crate::memory::Buffer;
 use crate::parameter::Slot;
 use crate::program::{Failure, Program};
 use crate::tape::site::Site;

@@ -2,6 +2,7 @@
 //! one kernel, however many parameters there are. Each group stays as it is; only when it runs is decided here.
 
 use super::fuse::{Draft, GroupDraft, Step};
+use super::world::World;
 use crate::program::kernel::OutputKind;
 
 /// How far apart groups may stand in the program.
@@ -10,12 +11,17 @@ const WINDOW: usize = 48;
 const HELD: usize = 1 << 18;
 
 /// Moves groups of one function to the place of the last of them, where nothing in between forbids it.
-pub(super) fn batch(steps: Vec<Step>) -> Vec<Step> {
+pub(super) fn batch(world: &World, steps: Vec<Step>) -> Vec<Step> {
     let mut out: Vec<Step> = Vec::with_capacity(steps.len());
     for step in steps {
         let partner = single(&step).and_then(|group| {
             let near = out.len().saturating_sub(WINDOW)..out.len();
-            near.rev().find(|&at| fits(&out[at], group) && may_wait(&out, at) && may_move(&out, at, &step))
+            near.rev().find(|&at| {
+                on_one_device(world, &out[at], &step)
+                    && fits(&out[at], group)
+                    && may_wait(&out, at)
+                    && may_move(&out, at, &step)
+            })
         });
         match partner {
             Some(at) => {
@@ -40,6 +46,10 @@ fn single(step: &Step) -> Option<&GroupDraft> {
 fn is_batchable(group: &GroupDraft) -> bool {
     let stores = group.outputs.iter().all(|(_, kind)| matches!(kind, OutputKind::Store(_)));
     stores && !group.expr.is_row() && !group.expr.sources.is_empty()
+}
+
+fn on_one_device(world: &World, a: &Step, b: &Step) -> bool {
+    world.ty[a.node.index()].device == world.ty[b.node.index()].device
 }
 
 fn fits(step: &Step, group: &GroupDraft) -> bool {

@@ -6,8 +6,8 @@ use super::describe;
 use super::expr::ExprSource;
 use super::fuse::{Draft, GroupDraft, Step};
 use super::plan::{Place, Plan};
+use super::schedule::Ordered;
 use super::world::{Id, World};
-use crate::program::Program;
 
 /// Collects the passes' texts.
 pub(super) struct Dump {
@@ -75,6 +75,9 @@ impl Dump {
                         let write = write.map_or("-".into(), |x| format!("%{}", x.0));
                         let _ = writeln!(out, "{i}: {write} = {kind} {} // {name}", reads.join(" "));
                     }
+                    Draft::Copy { from, to } => {
+                        let _ = writeln!(out, "{i}: %{} = copy %{} to {}", to.0, from.0, world.ty[to.index()].device);
+                    }
                     _ => {
                         for g in step.groups() {
                             let _ = writeln!(out, "{i}: {} // {name}", describe_group(g));
@@ -105,16 +108,11 @@ impl Dump {
         });
     }
 
-    pub fn program(&mut self, pass: &str, program: &Program) {
+    pub fn program(&mut self, pass: &str, arena_bytes: usize, steps: &[Ordered]) {
         self.add(pass, || {
-            let mut out = format!("arena {} bytes\n", program.arena_bytes);
-            for (i, step) in program.steps.iter().enumerate() {
-                let operands = &program.operands[step.operands.clone()];
-                let _ = writeln!(
-                    out,
-                    "{i}: {} {operands:?} waits for {}, then {:?}",
-                    step.name, step.dependencies, step.dependents
-                );
+            let mut out = format!("arena {arena_bytes} bytes\n");
+            for (i, Ordered { name, operands, waits, dependents, .. }) in steps.iter().enumerate() {
+                let _ = writeln!(out, "{i}: {name} {operands:?} waits for {}, then {dependents:?}", waits.len());
             }
             out
         });

@@ -43,6 +43,11 @@ pub(crate) enum Draft {
     Group(GroupDraft),
     /// Groups of one function that run as one step.
     Groups(Vec<GroupDraft>),
+    /// From one device to another.
+    Copy {
+        from: Id,
+        to: Id,
+    },
     /// Reads `reads`, in the order of the kernel's operands, then writes `write`, if it writes at all.
     Kernel {
         kernel: Kernel,
@@ -64,13 +69,14 @@ impl Step {
         match &self.draft {
             Draft::Group(group) => std::slice::from_ref(group),
             Draft::Groups(groups) => groups,
-            Draft::Kernel { .. } => &[],
+            Draft::Copy { .. } | Draft::Kernel { .. } => &[],
         }
     }
 
     pub fn reads(&self) -> Vec<Id> {
         match &self.draft {
             Draft::Kernel { reads, .. } => reads.clone(),
+            Draft::Copy { from, .. } => vec![*from],
             _ => self.groups().iter().flat_map(GroupDraft::reads).collect(),
         }
     }
@@ -78,6 +84,7 @@ impl Step {
     pub fn writes(&self) -> Vec<Id> {
         match &self.draft {
             Draft::Kernel { write, .. } => write.iter().copied().collect(),
+            Draft::Copy { to, .. } => vec![*to],
             _ => self.groups().iter().flat_map(|g| g.outputs.iter().map(|(id, _)| *id)).collect(),
         }
     }
@@ -142,7 +149,7 @@ pub(crate) fn fuse(world: &World, roots: &[Id], fuse: bool) -> Result<Vec<Step>,
         lower.store(root);
     }
     let steps = lower.steps;
-    Ok(if fuse { super::batch::batch(super::merge::merge(world, steps)) } else { steps })
+    Ok(if fuse { super::batch::batch(world, super::merge::merge(world, steps)) } else { steps })
 }
 
 /// Whether the steps can run in order: functions verify, every value is written before it is read, every output has its
@@ -376,6 +383,13 @@ impl Lower<'_> {
     pub fn emit(&mut self, kernel: Kernel, reads: Vec<Id>) {
         self.values[self.node.index()] = Value::Stored;
         self.steps.push(Step { draft: Draft::Kernel { kernel, reads, write: Some(self.node) }, node: self.node });
+    }
+
+    /// This node is its input on another device.
+    pub fn emit_copy(&mut self) {
+        let from = self.stored(0);
+        self.values[self.node.index()] = Value::Stored;
+        self.steps.push(Step { draft: Draft::Copy { from, to: self.node }, node: self.node });
     }
 
     /// Adds a step that writes nothing.

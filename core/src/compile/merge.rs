@@ -42,7 +42,7 @@ pub(super) fn merge(world: &World, mut steps: Vec<Step>) -> Vec<Step> {
 fn group(step: &Step) -> Option<&GroupDraft> {
     match &step.draft {
         Draft::Group(g) => Some(g),
-        Draft::Groups(_) | Draft::Kernel { .. } => None,
+        Draft::Groups(_) | Draft::Copy { .. } | Draft::Kernel { .. } => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! From recorded graphs to results. `realize` is the way in: it copies the reachable part of the tape, finds or
 //! compiles the program, binds buffers and runs it. The passes stand in one list, in `compile`.
 
+mod assemble;
 mod batch;
 mod differentiate;
 pub(crate) mod dump;
@@ -9,6 +10,7 @@ pub(crate) mod fuse;
 pub(crate) mod key;
 pub(crate) mod layout;
 mod merge;
+mod place;
 pub(crate) mod plan;
 mod ran;
 mod schedule;
@@ -24,10 +26,10 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::buffer::Buffer;
 use crate::capture;
 use crate::device::Kind;
 use crate::error::{Error, Problem};
-use crate::memory::Buffer;
 use crate::memory_report;
 use crate::ops::Op;
 use crate::ops::detach::Detach;
@@ -101,6 +103,9 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
                 program
             }
         };
+        if is_captured {
+            ran::check_program(&program)?;
+        }
         Ok((run(&program, &request)?, program))
     };
     // Buffers are lent and others may wait for them: whatever happens, `finish` must be reached.
@@ -252,7 +257,7 @@ fn write_key(
     let keep_graphs = donated.iter().all(Option::is_none);
     let mut words = Vec::with_capacity(request.order.len() * 16);
     words.push(u64::from(FUSE.get()));
-    words.push(request.device as u64);
+    request.device.hash(&mut KeyWriter(&mut words));
     for (number, &node) in request.order.iter().enumerate() {
         let i = node.index();
         let op = &tape.op[i];
@@ -325,6 +330,7 @@ fn copy(tape: &Locked, request: &Request) -> (World, Vec<Id>) {
         });
     }
     let roots = request.wanted.iter().map(|&(number, _)| ids[number as usize]).collect();
+    world.scalars = slot;
     (world, roots)
 }
 
@@ -348,8 +354,8 @@ fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program,
     let steps = fuse::fuse(&world, &roots, FUSE.get()).map_err(|e| failed(&world, e))?;
     dump.steps("fuse", &world, &steps);
     debug_assert_eq!(fuse::verify(&world, &steps), Ok(()), "after fuse");
-    let mut program = schedule::schedule(&world, &steps, &outputs, &mut dump).map_err(|e| failed(&world, e))?;
-    dump.program("schedule", &program);
+    let mut program =
+        place::place(&world, steps, &outputs, request.device, &mut dump).map_err(|e| failed(&world, e))?;
     program.dump = dump.finish();
     Ok(program)
 }

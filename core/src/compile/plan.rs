@@ -42,8 +42,17 @@ struct Lease {
     last: usize,
 }
 
+/// The values that are there before a program runs, and the inputs they are bound to.
+pub(crate) type Bound = HashMap<Id, u32>;
+
 /// `outputs`: what survives, with the input it would replace.
-pub(crate) fn plan(world: &World, steps: &[Step], partial_bytes: &[usize], outputs: &[(Id, Option<u32>)]) -> Plan {
+pub(crate) fn plan(
+    world: &World,
+    steps: &[Step],
+    bound: &Bound,
+    partial_bytes: &[usize],
+    outputs: &[(Id, Option<u32>)],
+) -> Plan {
     let mut plan = Plan { partial: partial_bytes.iter().map(|&bytes| (0, bytes)).collect(), ..Plan::default() };
     let mut written: HashMap<Id, usize> = HashMap::new();
     for (i, step) in steps.iter().enumerate() {
@@ -54,15 +63,11 @@ pub(crate) fn plan(world: &World, steps: &[Step], partial_bytes: &[usize], outpu
             written.entry(id).or_insert(i);
         });
     }
-    for id in (0..world.len() as u32).map(Id) {
-        if let Some(input) = world.bound[id.index()] {
-            plan.place.insert(id, Place::Input(input));
-        }
-    }
+    plan.place.extend(bound.iter().map(|(&id, &input)| (id, Place::Input(input))));
     for (k, &(id, replaces)) in outputs.iter().enumerate() {
         // A gradient may be the very value that is replaced; somebody then reads it after the update.
-        let is_wanted = |input: u32| outputs.iter().any(|(o, _)| world.bound[o.index()] == Some(input));
-        let replaced = replaces.filter(|&input| !is_wanted(input) && may_replace(world, steps, id, input));
+        let is_wanted = |input: u32| outputs.iter().any(|(o, _)| bound.get(o) == Some(&input));
+        let replaced = replaces.filter(|&input| !is_wanted(input) && may_replace(bound, steps, id, input));
         plan.in_place.push(replaced);
         plan.place.entry(id).or_insert(match replaced {
             Some(input) => Place::Input(input),
@@ -112,8 +117,8 @@ pub(crate) fn plan(world: &World, steps: &[Step], partial_bytes: &[usize], outpu
 
 /// Whether the step that writes `id` may write over `input`: it reads it only element by element at the same places,
 /// writes the whole of it once, and nothing reads it later.
-fn may_replace(world: &World, steps: &[Step], id: Id, input: u32) -> bool {
-    let is_input = |x: Id| world.bound[x.index()] == Some(input);
+fn may_replace(bound: &Bound, steps: &[Step], id: Id, input: u32) -> bool {
+    let is_input = |x: Id| bound.get(&x) == Some(&input);
     let mut writers = steps.iter().enumerate().filter(|(_, s)| s.writes().contains(&id));
     let (Some((at, writer)), None) = (writers.next(), writers.next()) else { return false };
     let groups = writer.groups();
@@ -147,13 +152,7 @@ pub(crate) fn dependencies(world: &World, steps: &[Step], partial_bytes: &[usize
     };
     let mut uses: Vec<Use> = Vec::new();
     let mut out: Vec<Vec<u32>> = Vec::with_capacity(steps.len());
-    let fallible = |s: &Step| {
-        use crate::program::kernel::Kernel;
-        matches!(
-            &s.draft,
-            Draft::Kernel { kernel: Kernel::CheckIndex(_) | Kernel::Gather(_) | Kernel::ScatterAdd(_), .. }
-        )
-    };
+    let fallible = |s: &Step| matches!(&s.draft, Draft::Kernel { kernel, .. } if kernel.is_fallible());
     for (i, step) in steps.iter().enumerate() {
         let mut mine: Vec<Use> = Vec::new();
         let place = |id: Id| plan.place[&id];

@@ -3,20 +3,16 @@
 use std::sync::Arc;
 
 use super::Request;
+use crate::buffer::Buffer;
 use crate::capture;
-use crate::device::Kind;
 use crate::error::Problem;
-use crate::memory::Buffer;
-use crate::program::{Failure, Program};
+use crate::program::{Body, Failure, Program};
 use crate::tape::{self, NodeId, TensorType};
 use crate::tensor::Tensor;
 
 /// Refuses what no replay of a step that is being captured could follow.
 pub(super) fn check_captured(request: &Request) -> Result<(), Failure> {
     let refused = |origin, why: &'static str| Err(Failure { origin, problem: Problem::Argument(why.into()) });
-    if request.device == Kind::Reference {
-        return refused(0, "the reference device keeps no programs: capture steps on the CPU");
-    }
     let tape = tape::lock();
     let is_computed = |n: &&u32| !tape.inputs[request.order[**n as usize].index()].is_empty();
     match request.bound.iter().find(is_computed) {
@@ -27,6 +23,16 @@ pub(super) fn check_captured(request: &Request) -> Result<(), Failure> {
         ),
         None => Ok(()),
     }
+}
+
+/// Refuses what a replay could not run.
+pub(super) fn check_program(program: &Program) -> Result<(), Failure> {
+    let why = match &program.body {
+        Body::Host(_) => return Ok(()),
+        Body::Interpreted(_) => "the reference device keeps no programs: capture steps on the CPU",
+        Body::Driven(_) | Body::Mixed(_) => "only steps that run on the CPU alone can be captured",
+    };
+    Err(Failure::of_all(Problem::Argument(why.into())))
 }
 
 /// What a capture keeps of a run.

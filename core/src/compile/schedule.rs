@@ -1,120 +1,90 @@
-//! The schedule pass: turns drafts into compiled steps with their operands' places and dependencies.
+//! The schedule pass: the steps of one device in an order, each with its operands' places and what it waits for.
+//! Knows no device; what becomes of a step on one stands in `assemble`.
 
-use std::sync::Arc;
-
+use super::assemble::Compiled;
 use super::dump::Dump;
-use super::expr::ExprSource;
-use super::fuse::{Draft, GroupDraft, Step as Drafted};
-use super::plan::{self, Place};
+use super::fuse::Step as Drafted;
+use super::plan::{self, Bound, Place, Plan};
 use super::world::{Id, World};
-use crate::cpu;
+use crate::device::Kind;
 use crate::error::Problem;
-use crate::program::kernel::{Executable, Group, Kernel, Output, Source};
 use crate::program::{self, Program};
 
-/// A kernel and the nodes its operands are.
-pub(crate) fn kernel_of(draft: &Draft) -> (Kernel, Vec<Id>) {
-    match draft {
-        Draft::Kernel { kernel, reads, write } => (kernel.clone(), reads.iter().chain(write).copied().collect()),
-        Draft::Group(g) => {
-            let (group, operands) = group_of(g);
-            (Kernel::Group(group), operands)
-        }
-        Draft::Groups(groups) => {
-            let (groups, operands): (Vec<Group>, Vec<Vec<Id>>) = groups.iter().map(group_of).unzip();
-            (Kernel::Groups(groups), operands.concat())
-        }
-    }
+/// A step in its place in the program, for whichever device.
+pub(super) struct Ordered {
+    /// Its number among the drafts.
+    pub draft: usize,
+    pub name: String,
+    pub operands: Vec<Place>,
+    /// Numbers of the steps it waits for, and of those that wait for it.
+    pub waits: Vec<u32>,
+    pub dependents: Vec<u32>,
 }
 
-fn group_of(g: &GroupDraft) -> (Group, Vec<Id>) {
-    let mut operands: Vec<Id> = Vec::new();
-    let mut operand = |id: Id| {
-        operands.iter().position(|&o| o == id).unwrap_or_else(|| {
-            operands.push(id);
-            operands.len() - 1
-        })
-    };
-    let inputs = g.expr.sources.iter().map(|s| match s {
-        ExprSource::Node { id, layout } => Source::Operand { operand: operand(*id), layout: layout.clone() },
-        ExprSource::Scalar { slot } => Source::Scalar { slot: *slot },
-        ExprSource::Iota(layout) => Source::Iota(layout.clone()),
-        ExprSource::Random { slot, layout } => Source::Random { slot: *slot, ordinal: 0, layout: layout.clone() },
-    });
-    let inputs = inputs.collect();
-    let outputs = g.outputs.iter().map(|(id, kind)| Output { operand: operand(*id), kind: kind.clone() }).collect();
-    let group = Group { space: g.expr.space.clone(), function: g.expr.function.clone(), inputs, outputs };
-    (group, operands)
+/// What is scheduled together: the steps of one device that wait for no other device.
+pub(super) struct Part<'p> {
+    pub on: Kind,
+    pub steps: &'p [Drafted],
+    /// The values that are there already, and the inputs they are bound to.
+    pub bound: &'p Bound,
+    /// What survives, and the input that it may take over.
+    pub outputs: &'p [(Id, Option<u32>)],
 }
 
-/// Compiles, plans and orders `steps`.
-pub(crate) fn schedule(
-    world: &World,
-    steps: &[Drafted],
-    outputs: &[(Id, Option<u32>)],
-    dump: &mut Dump,
-) -> Result<Program, (Id, Problem)> {
-    let first = steps.first().map_or(Id(0), |s| s.node);
-    let isa = cpu::Isa::detect().map_err(|e| (first, Problem::Setting(e.to_string())))?;
-    let mut kernels: Vec<(Arc<dyn Executable>, Vec<Id>)> = Vec::with_capacity(steps.len());
-    for step in steps {
-        let (kernel, operands) = kernel_of(&step.draft);
-        let compiled = cpu::compile(&kernel, isa).map_err(|e| (step.node, Problem::Argument(e.to_string().into())))?;
-        kernels.push((compiled, operands));
-    }
-    let partials: Vec<usize> = kernels.iter().map(|(k, _)| k.partial_bytes()).collect();
-    let mut plan = plan::plan(world, steps, &partials, outputs);
+/// Compiles, plans and orders one device's steps.
+pub(super) fn schedule(world: &World, part: &Part<'_>, dump: &mut Dump) -> Result<Program, (Id, Problem)> {
+    let Part { steps, bound, outputs, .. } = *part;
+    let compiled = Compiled::all(part)?;
+    let partials = compiled.partial_bytes();
+    let mut plan = plan::plan(world, steps, bound, &partials, outputs);
     let mut waits = plan::dependencies(world, steps, &partials, &plan);
     let mut order = topological(&waits);
     if order.is_none() {
         // A check depends on an updated value: then nothing is updated in place, and the new values are simply dropped
         // if it fails.
         let apart: Vec<(Id, Option<u32>)> = outputs.iter().map(|&(id, _)| (id, None)).collect();
-        plan = plan::plan(world, steps, &partials, &apart);
+        plan = plan::plan(world, steps, bound, &partials, &apart);
         waits = plan::dependencies(world, steps, &partials, &plan);
         order = topological(&waits);
     }
     dump.plan("plan", world, &plan);
-    let mut order: Vec<usize> = order.ok_or_else(|| (Id(0), cyclic()))?;
-    let mut program = Program::default();
-    program.arena_bytes = plan.arena_bytes;
+    let order: Vec<usize> = order.ok_or_else(|| (Id(0), cyclic()))?;
+    let ordered = in_order(world, steps, &order, &waits, &compiled, &plan);
+    dump.program("schedule", plan.arena_bytes, &ordered);
+    let body = compiled.assemble(world, part, &plan, &ordered)?;
+    let place = |id: &Id| match plan.place[id] {
+        Place::Arena(_) => unreachable!("invariant: outputs are placed before the arena"),
+        place => place,
+    };
+    let output = |(id, _): &(Id, _)| program::Output { place: place(id), bytes: world.ty[id.index()].bytes() };
+    let outputs = outputs.iter().map(output).collect();
+    Ok(Program { body, outputs, arena_bytes: plan.arena_bytes, ..Program::default() })
+}
+
+fn in_order(
+    world: &World,
+    steps: &[Drafted],
+    order: &[usize],
+    waits: &[Vec<u32>],
+    compiled: &Compiled,
+    plan: &Plan,
+) -> Vec<Ordered> {
     let mut number = vec![0u32; steps.len()];
     for (new, &old) in order.iter().enumerate() {
         number[old] = new as u32;
     }
-    for &old in &order {
-        let (executable, operands) = &kernels[old];
-        let start = program.operands.len();
-        program.operands.extend(operands.iter().map(|id| plan.place[id]));
-        program.scratch_bytes = program.scratch_bytes.max(executable.scratch_bytes());
-        program.cost += executable.cost();
-        let node = steps[old].node;
-        program.steps.push(program::Step {
-            executable: executable.clone(),
-            operands: start..program.operands.len(),
-            partial: plan.partial[old].0,
-            dependents: Vec::new(),
-            dependencies: waits[old].len() as u32,
-            origin: world.origin[node.index()],
-            name: world.op[node.index()].name().into_owned(),
-        });
+    let mut dependents = vec![Vec::new(); steps.len()];
+    for (new, &old) in order.iter().enumerate() {
+        waits[old].iter().for_each(|&w| dependents[number[w as usize] as usize].push(new as u32));
     }
-    for old in order.drain(..) {
-        for &w in &waits[old] {
-            program.steps[number[w as usize] as usize].dependents.push(number[old]);
-        }
-    }
-    program.outputs = outputs
-        .iter()
-        .map(|(id, _)| {
-            let place = match plan.place[id] {
-                Place::Arena(_) => unreachable!("invariant: outputs are placed before the arena"),
-                place => place,
-            };
-            program::Output { place, bytes: world.ty[id.index()].bytes() }
-        })
-        .collect();
-    Ok(program)
+    let ordered = order.iter().zip(dependents).map(|(&draft, dependents)| Ordered {
+        draft,
+        name: world.op[steps[draft].node.index()].name().into_owned(),
+        operands: compiled.operands(draft).iter().map(|id| plan.place[id]).collect(),
+        waits: waits[draft].iter().map(|&w| number[w as usize]).collect(),
+        dependents,
+    });
+    ordered.collect()
 }
 
 fn cyclic() -> Problem {

@@ -25,6 +25,7 @@ pub(crate) mod reduce;
 pub mod registry;
 pub(crate) mod softmax;
 pub(crate) mod source;
+pub(crate) mod to_device;
 
 use std::borrow::Cow;
 
@@ -142,6 +143,8 @@ primitives! {
     Random(source::Random),
     /// The operand without its derivative.
     Detach(detach::Detach),
+    /// The operand on another device.
+    ToDevice(to_device::ToDevice),
     /// All cotangents of one root.
     Gradient(gradient::Gradient),
     /// One of them.

@@ -220,6 +220,13 @@ pub enum Kernel {
     CheckIndex(CheckIndex),
 }
 
+impl Kernel {
+    /// Whether it can find a bad index in the data.
+    pub fn is_fallible(&self) -> bool {
+        matches!(self, Kernel::CheckIndex(_) | Kernel::Gather(_) | Kernel::ScatterAdd(_))
+    }
+}
+
 /// What can go wrong while a program runs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {

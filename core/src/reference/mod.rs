@@ -8,8 +8,8 @@ pub(crate) use array::{Array, apply};
 
 use std::sync::Arc;
 
+use crate::buffer::Buffer;
 use crate::compile::world::{Id, World};
-use crate::memory::Buffer;
 use crate::program::Failure;
 
 /// A graph to be evaluated node by node.

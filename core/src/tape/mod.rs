@@ -11,8 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 use tapeflow_ir::DType;
 
+use crate::buffer::Buffer;
 use crate::device::Device;
-use crate::memory::Buffer;
 use crate::ops::Op;
 use crate::parameter::Owner;
 use crate::tensor::shape::Shape;

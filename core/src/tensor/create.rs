@@ -7,11 +7,11 @@ use tapeflow_ir::DType;
 use super::Tensor;
 use super::element::Element;
 use super::shape::Shape;
+use crate::buffer::Buffer;
 use crate::capture::HostCell;
 use crate::device::Device;
 use crate::error::{Error, Problem};
 use crate::generator::default_generator;
-use crate::memory::Buffer;
 use crate::ops::arithmetic::host_value_fits;
 use crate::ops::source::{Constant, Iota, Scalar};
 use crate::tape::TensorType;
@@ -42,7 +42,7 @@ impl Tensor {
         let fits = shape.is_addressable(size_of::<T>()) && shape.numel() == data.len();
         let ty = TensorType { dtype: T::DTYPE, shape, device: Device::current() };
         let buffer = match fits {
-            true => Buffer::from_bytes(T::bytes(data)),
+            true => Buffer::from_bytes_on(ty.device.0, T::bytes(data)),
             false => Err(Problem::Length { found: data.len(), shape: ty.shape.clone() }),
         };
         match buffer {
@@ -58,7 +58,7 @@ impl Tensor {
         let ty = TensorType { dtype, shape, device: Device::current() };
         let fits = ty.shape.is_addressable(dtype.size()) && ty.shape.numel() * dtype.size() == bytes.len();
         let buffer = match fits {
-            true => Buffer::from_bytes(bytes),
+            true => Buffer::from_bytes_on(ty.device.0, bytes),
             false => Err(Problem::Length { found: bytes.len() / dtype.size(), shape: ty.shape.clone() }),
         };
         match buffer {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use tapeflow_ir::DType;
 
 use crate::autodiff::grad_enabled;
+use crate::buffer::Buffer;
 use crate::error::{Error, Problem};
-use crate::memory::Buffer;
 use crate::ops::{Flow, Op};
 use crate::tape::site::Site;
 use crate::tape::{self, Inputs, NodeId, TensorType};
@@ -88,7 +88,9 @@ impl Tensor {
         if let Some(first) = inputs.iter().filter_map(|t| t.0.mistake.as_ref()).min_by_key(|m| m.order) {
             return Tensor::mistaken(first.clone(), ty, site);
         }
-        if let Some(other) = inputs.iter().find(|t| t.ty().device != ty.device) {
+        if let Some(other) = inputs.iter().find(|t| t.ty().device != ty.device)
+            && !matches!(op, Op::ToDevice(_))
+        {
             let problem = Problem::Devices { left: ty.device.to_string(), right: other.ty().device.to_string() };
             return Tensor::mistake(Error::new(op.name(), problem, site), ty);
         }

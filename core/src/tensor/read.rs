@@ -8,9 +8,9 @@ use tapeflow_ir::DType;
 use super::Tensor;
 use super::display::{Elements, format_array};
 use super::element::Element;
+use crate::buffer::Buffer;
 use crate::compile::realize;
 use crate::error::{Error, Problem, Result};
-use crate::memory::Buffer;
 use crate::tape;
 use crate::tape::site::Site;
 
@@ -54,7 +54,8 @@ impl Tensor {
     pub fn with_bytes<R>(&self, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
         let buffer = self.buffer()?;
         // SAFETY: realised buffers are written whole, and are taken over only when nobody else holds them.
-        Ok(f(unsafe { buffer.bytes() }))
+        let bytes = unsafe { buffer.read() }.map_err(|p| Error::new("read", p, Site::here()))?;
+        Ok(f(&bytes))
     }
 
     /// The elements, row-major.

@@ -1,0 +1,170 @@
+//! The device's side of scheduling: drafts become kernels, kernels are compiled for the host or translated by a driver,
+//! and ordered steps become the body of a program. The only file of the compiler that tells devices apart.
+
+use std::sync::Arc;
+
+use super::expr::ExprSource;
+use super::fuse::{Draft, GroupDraft};
+use super::plan::{Place, Plan};
+use super::schedule::{Ordered, Part};
+use super::world::{Id, World};
+use crate::cpu;
+use crate::device;
+use crate::driver::{self, Driver, Lowered, PlannedStep};
+use crate::error::Problem;
+use crate::program::kernel::{Executable, Group, Kernel, Output, Source};
+use crate::program::{Body, DrivenProgram, HostProgram, host};
+
+/// A kernel and the nodes its operands are; `None` for a copy between devices.
+fn kernel_of(draft: &Draft) -> Option<(Kernel, Vec<Id>)> {
+    Some(match draft {
+        Draft::Kernel { kernel, reads, write } => (kernel.clone(), reads.iter().chain(write).copied().collect()),
+        Draft::Group(g) => {
+            let (group, operands) = group_of(g);
+            (Kernel::Group(group), operands)
+        }
+        Draft::Groups(groups) => {
+            let (groups, operands): (Vec<Group>, Vec<Vec<Id>>) = groups.iter().map(group_of).unzip();
+            (Kernel::Groups(groups), operands.concat())
+        }
+        Draft::Copy { .. } => return None,
+    })
+}
+
+fn group_of(g: &GroupDraft) -> (Group, Vec<Id>) {
+    let mut operands: Vec<Id> = Vec::new();
+    let mut operand = |id: Id| {
+        operands.iter().position(|&o| o == id).unwrap_or_else(|| {
+            operands.push(id);
+            operands.len() - 1
+        })
+    };
+    let inputs = g.expr.sources.iter().map(|s| match s {
+        ExprSource::Node { id, layout } => Source::Operand { operand: operand(*id), layout: layout.clone() },
+        ExprSource::Scalar { slot } => Source::Scalar { slot: *slot },
+        ExprSource::Iota(layout) => Source::Iota(layout.clone()),
+        ExprSource::Random { slot, layout } => Source::Random { slot: *slot, ordinal: 0, layout: layout.clone() },
+    });
+    let inputs = inputs.collect();
+    let outputs = g.outputs.iter().map(|(id, kind)| Output { operand: operand(*id), kind: kind.clone() }).collect();
+    let group = Group { space: g.expr.space.clone(), function: g.expr.function.clone(), inputs, outputs };
+    (group, operands)
+}
+
+/// The kernels of one device's steps.
+pub(super) struct Compiled {
+    kernels: Kernels,
+    operands: Vec<Vec<Id>>,
+    /// Whether a step can find a bad index.
+    fallible: bool,
+}
+
+enum Kernels {
+    Host(Vec<Arc<dyn Executable>>),
+    Driven(Arc<dyn Driver>, Vec<Arc<dyn Lowered>>),
+}
+
+impl Compiled {
+    /// Compiles every step of a part.
+    pub fn all(part: &Part<'_>) -> Result<Compiled, (Id, Problem)> {
+        let first = part.steps.first().map_or(Id(0), |s| s.node);
+        let mut drafts = Vec::with_capacity(part.steps.len());
+        for step in part.steps {
+            let misplaced = || (step.node, Problem::Argument("invariant: copies stand between the parts".into()));
+            drafts.push((step.node, kernel_of(&step.draft).ok_or_else(misplaced)?));
+        }
+        let fallible = drafts.iter().any(|(_, (kernel, _))| kernel.is_fallible());
+        let kernels = match device::driver(part.on) {
+            None => {
+                let isa = cpu::Isa::detect().map_err(|e| (first, Problem::Setting(e.to_string())))?;
+                let compile = |(node, (kernel, _)): &(Id, (Kernel, _))| {
+                    cpu::compile(kernel, isa).map_err(|e| (*node, Problem::Argument(e.to_string().into())))
+                };
+                Kernels::Host(drafts.iter().map(compile).collect::<Result<_, _>>()?)
+            }
+            Some(driver) => {
+                let lower = |(node, (kernel, _)): &(Id, (Kernel, _))| {
+                    driver.lower(kernel).map_err(|e| (*node, device::problem(part.on, e)))
+                };
+                let kernels = drafts.iter().map(lower).collect::<Result<_, _>>()?;
+                Kernels::Driven(driver, kernels)
+            }
+        };
+        let operands = drafts.into_iter().map(|(_, (_, operands))| operands).collect();
+        Ok(Compiled { kernels, operands, fallible })
+    }
+
+    /// What each step needs for itself.
+    pub fn partial_bytes(&self) -> Vec<usize> {
+        match &self.kernels {
+            Kernels::Host(kernels) => kernels.iter().map(|k| k.partial_bytes()).collect(),
+            Kernels::Driven(_, kernels) => kernels.iter().map(|k| k.partial_bytes()).collect(),
+        }
+    }
+
+    /// The nodes that a step's operands are.
+    pub fn operands(&self, draft: usize) -> &[Id] {
+        &self.operands[draft]
+    }
+
+    /// The program of the ordered steps.
+    pub fn assemble(
+        self,
+        world: &World,
+        part: &Part<'_>,
+        plan: &Plan,
+        ordered: &[Ordered],
+    ) -> Result<Body, (Id, Problem)> {
+        let origin = |step: &Ordered| world.origin[part.steps[step.draft].node.index()];
+        match self.kernels {
+            Kernels::Host(kernels) => {
+                let mut program = HostProgram::default();
+                for step in ordered {
+                    let executable = kernels[step.draft].clone();
+                    let start = program.operands.len();
+                    program.operands.extend(&step.operands);
+                    program.scratch_bytes = program.scratch_bytes.max(executable.scratch_bytes());
+                    program.cost += executable.cost();
+                    program.steps.push(host::Step {
+                        executable,
+                        operands: start..program.operands.len(),
+                        partial: plan.partial[step.draft].0,
+                        dependents: step.dependents.clone(),
+                        dependencies: step.waits.len() as u32,
+                        origin: origin(step),
+                    });
+                }
+                Ok(Body::Host(program))
+            }
+            Kernels::Driven(driver, kernels) => {
+                let updates = |step: &Ordered| {
+                    let written = part.steps[step.draft].writes();
+                    written.iter().any(|id| matches!(plan.place[id], Place::Input(_)))
+                };
+                let planned = ordered.iter().map(|step| PlannedStep {
+                    kernel: kernels[step.draft].clone(),
+                    operands: step.operands.clone(),
+                    partial: plan.partial[step.draft].0,
+                    waits: step.waits.clone(),
+                    guarded: self.fallible && updates(step),
+                    name: step.name.clone(),
+                });
+                let steps: Vec<PlannedStep> = planned.collect();
+                let count = |places: &dyn Fn(&Place) -> Option<u32>| {
+                    let all = steps.iter().flat_map(|s| &s.operands);
+                    all.filter_map(places).max().map_or(0, |most| most as usize + 1)
+                };
+                let recorded = driver.record(&driver::Plan {
+                    steps: &steps,
+                    arena_bytes: plan.arena_bytes,
+                    inputs: count(&|p| if let Place::Input(i) = p { Some(*i) } else { None }),
+                    outputs: count(&|p| if let Place::Output(i) = p { Some(*i) } else { None }),
+                    scalars: world.scalars,
+                });
+                let failed = |e| (part.steps.first().map_or(Id(0), |s| s.node), device::problem(part.on, e));
+                let recorded = recorded.map_err(failed)?;
+                Ok(Body::Driven(DrivenProgram { on: part.on, recorded, origins: ordered.iter().map(origin).collect() }))
+            }
+        }
+    }
+}
