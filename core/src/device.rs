@@ -40,7 +40,7 @@ pub(crate) fn driver(kind: Kind) -> Option<Arc<dyn Driver>> {
 /// What a driver's error is to the user.
 pub(crate) fn problem(kind: Kind, error: DriverError) -> Problem {
     match error {
-        DriverError::Memory { needed, purpose, reason } => Problem::Memory { needed, purpose, reason: reason.into() },
+        DriverError::Memory { needed, purpose, reason } => Problem::Memory { needed, purpose, reason },
         DriverError::Run(error) => Problem::Run(error),
         error => Problem::Device { device: Device(kind).to_string(), reason: error.to_string() },
     }
