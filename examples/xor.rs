@@ -4,6 +4,7 @@
 //! training loops and the comparison.
 
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::Parser;
 use tapeflow::prelude::*;
@@ -31,6 +32,9 @@ struct Options {
     /// Learning rate
     #[arg(long, default_value_t = 0.2, value_name = "RATE", value_parser = rate)]
     learning_rate: f64,
+    /// Device for the tensors: cpu, vulkan, vulkan:N or best
+    #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = Device::from_str)]
+    device: Device,
     /// Print the graph of one squared error for Graphviz, and nothing else: `… -- --dot | dot -Tsvg > xor.svg`
     #[arg(long)]
     dot: bool,
@@ -68,13 +72,16 @@ fn run(options: &Options) -> Result<(), Failure> {
         return Ok(());
     }
     // Before training: the tensors start from the same weights.
-    let tensors = on_tensors(&scalars)?;
-    let difference = compare(&scalars, &tensors)?;
+    let (tensors, difference) = options.device.scope(|| {
+        let tensors = on_tensors(&scalars)?;
+        let difference = compare(&scalars, &tensors)?;
+        Ok::<_, Failure>((tensors, difference))
+    })?;
 
     println!("Scalar values: a 2-4-1 network of {} numbers", scalars.parameters().len());
     train_scalars(&scalars, options)?;
     println!("\nTensors: the same network as a module of {} parameters", tensors.num_parameters());
-    train_tensors(&tensors, options)?;
+    options.device.scope(|| train_tensors(&tensors, options))?;
 
     println!(
         "\nGradients of both at the same f64 weights differ by {difference:.1e} at most (allowed: {TOLERANCE:.0e})"

@@ -29,6 +29,8 @@
 
 pub use tapeflow_models as models;
 pub use tapeflow_nn::*;
+#[cfg(feature = "vulkan")]
+pub use tapeflow_vulkan as vulkan;
 
 /// What generated code names; not for use by hand.
 #[doc(hidden)]
@@ -41,6 +43,9 @@ struct Readme;
 
 /// The names that most programs use.
 pub mod prelude {
+    #[cfg(feature = "vulkan")]
+    pub use tapeflow_vulkan::VulkanDevice;
+
     pub use tapeflow_models::{Gpt, GptConfig, Mlp};
     pub use tapeflow_nn::{
         Adam, AdamW, DType, Device, Dropout, Embedding, Forward, Gelu, Generator, Gradients, LayerNorm, Linear, Module,

@@ -2,104 +2,19 @@
 //! extents. And the registry against the sources: no public operation may be missing from it.
 
 mod operands;
+mod walk;
 
-use operands::{Extents, Form, floats, shape_of, tensor, values};
-use tapeflow::registry::{Accuracy, Class, OpCase, Operand, ops};
+use operands::{Extents, Form, shape_of};
+use tapeflow::registry::{OpCase, Operand, ops};
 use tapeflow::{DType, Device, Result, Tensor};
-
-/// One operand as it lies in memory.
-struct Stored {
-    values: Vec<f64>,
-    dtype: DType,
-    shape: Vec<usize>,
-    form: Form,
-}
-
-impl Stored {
-    fn new(operand: &Operand, dtype: DType, extents: Extents, shape: Vec<usize>, form: Form, seed: u64) -> Stored {
-        let values = values(operand, &form.stored(&shape), dtype, extents, seed);
-        Stored { values, dtype, shape, form }
-    }
-
-    fn tensor(&self) -> Tensor {
-        self.form.view(&tensor(&self.values, self.dtype, &self.form.stored(&self.shape)), &self.shape)
-    }
-}
-
-/// What an operation gave: floats as numbers, everything else as bytes.
-#[derive(PartialEq, Debug)]
-enum Elements {
-    Floats(Vec<f64>),
-    Bytes(Vec<u8>),
-}
-
-fn run(case: &OpCase, operands: &[Stored]) -> Result<(DType, Vec<usize>, Elements)> {
-    let out = (case.apply)(&operands.iter().map(Stored::tensor).collect::<Vec<_>>());
-    let elements = match out.dtype().is_float() {
-        true => Elements::Floats(floats(&out)?),
-        false => Elements::Bytes(out.with_bytes(<[u8]>::to_vec)?),
-    };
-    Ok((out.dtype(), out.shape().to_vec(), elements))
-}
+use walk::{Stored, differs, dtypes, run};
 
 /// What differs between the CPU and the reference, if anything does.
 fn difference(case: &OpCase, operands: &[Stored]) -> Option<String> {
-    let cpu = run(case, operands);
-    let reference = Device::reference().scope(|| run(case, operands));
-    let (cpu, reference) = match (cpu, reference) {
-        (Ok(cpu), Ok(reference)) => (cpu, reference),
-        (Err(cpu), _) => return Some(format!("the CPU refuses: {cpu}")),
-        (_, Err(reference)) => return Some(format!("the reference refuses: {reference}")),
-    };
-    if (cpu.0, &cpu.1) != (reference.0, &reference.1) {
-        return Some(format!("{} {:?} on the CPU, {} {:?} on the reference", cpu.0, cpu.1, reference.0, reference.1));
+    match run(case, operands) {
+        Ok(found) => differs(Device::cpu(), case, operands, found),
+        Err(refused) => Some(format!("the CPU refuses: {refused}")),
     }
-    match (cpu.2, reference.2) {
-        (Elements::Floats(ours), Elements::Floats(theirs)) => {
-            let count = cpu.1.iter().product::<usize>();
-            if ours.len() != count || theirs.len() != count {
-                return Some(format!("{} and {} elements for the shape {:?}", ours.len(), theirs.len(), cpu.1));
-            }
-            // As many terms go into each sum as there are elements for each result.
-            let largest = operands.iter().map(|o| o.shape.iter().product()).max().unwrap_or(0);
-            let terms = (largest / count.max(1)).max(16) as f64;
-            let wrong = |(i, (&a, &b)): (usize, (&f64, &f64))| {
-                let near = agrees(case.accuracy, cpu.0, terms, a, b);
-                (!near).then(|| format!("element {i} is {a:e}, of the reference {b:e}"))
-            };
-            ours.iter().zip(&theirs).enumerate().find_map(wrong)
-        }
-        (Elements::Bytes(ours), Elements::Bytes(theirs)) => {
-            (ours != theirs).then(|| format!("{ours:?}, of the reference {theirs:?}"))
-        }
-        _ => None,
-    }
-}
-
-fn agrees(accuracy: Accuracy, dtype: DType, terms: f64, a: f64, b: f64) -> bool {
-    if a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()) {
-        return true;
-    }
-    let (epsilon, least) = match dtype {
-        DType::F32 => (f64::from(f32::EPSILON), f64::from(f32::MIN_POSITIVE)),
-        _ => (f64::EPSILON, f64::MIN_POSITIVE),
-    };
-    match accuracy {
-        Accuracy::Exact => false,
-        Accuracy::Ulps(n) => (a - b).abs() <= n * epsilon * b.abs() + least,
-        Accuracy::Sums(n) => (a - b).abs() <= n * epsilon * (b.abs() + terms),
-    }
-}
-
-/// The dtypes to try a case with: those that its operands share, and those of indices.
-fn dtypes(case: &OpCase) -> Vec<(DType, DType)> {
-    let shared = case.dtypes();
-    let shared = if shared.is_empty() { vec![DType::Bool] } else { shared };
-    let mut all: Vec<_> = shared.into_iter().map(|d| (d, DType::I64)).collect();
-    if case.operands.iter().any(|o| matches!(o.class, Class::Index(_))) {
-        all.extend([(DType::F32, DType::I32), (DType::F32, DType::U32)]);
-    }
-    all
 }
 
 /// Tries a case in every dtype with these forms and shapes, and notes what differs.

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use tapeflow::Result;
+use tapeflow::{Device, Result};
 
 use crate::machine::{busy_seconds, peak_rss_mb};
 
@@ -24,17 +24,32 @@ pub struct Options {
     /// Iterations at the start that are not counted.
     #[arg(long, default_value_t = 3)]
     warmup: usize,
+    /// Where to compute: cpu, vulkan, vulkan:1, …
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
 }
 
 pub struct Bench {
     options: Options,
+    device: Device,
+    /// The device as members of a JSON object: its name here, and what its maker calls it.
+    device_members: String,
     /// CPUs something else kept busy during the last measurement.
     other_cpus: f64,
 }
 
 impl Bench {
-    pub fn new(options: Options) -> Bench {
-        Bench { options, other_cpus: 0.0 }
+    pub fn new(options: Options, device: Device) -> Bench {
+        let mut device_members = format!("\"device\": \"{device}\"");
+        if let Some(name) = makers_name(device) {
+            device_members += &format!(", \"device_name\": \"{}\"", name.replace(['"', '\\'], "'"));
+        }
+        Bench { options, device, device_members, other_cpus: 0.0 }
+    }
+
+    /// Where workloads compute.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// Times `f` and prints ms per call. `per_call`: amounts of work per call, printed as amounts per second.
@@ -72,7 +87,7 @@ impl Bench {
     }
 
     /// Seconds per call, one sample per `inner` calls.
-    fn times<E>(&mut self, mut f: impl FnMut() -> std::result::Result<(), E>, inner: usize) -> Result<Vec<f64>>
+    pub fn times<E>(&mut self, mut f: impl FnMut() -> std::result::Result<(), E>, inner: usize) -> Result<Vec<f64>>
     where
         tapeflow::Error: From<E>,
     {
@@ -98,19 +113,29 @@ impl Bench {
         }
     }
 
-    fn emit(&self, workload: &str, metric: &str, unit: &str, values: &[f64], extras: &[(&str, f64)]) {
+    /// Prints the line of one measurement.
+    pub fn emit(&self, workload: &str, metric: &str, unit: &str, values: &[f64], extras: &[(&str, f64)]) {
         let (min, max) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
         let (median, min, max) = (rounded(median(values)), rounded(min), rounded(max));
         let (n, threads, version) = (values.len(), self.options.threads, env!("CARGO_PKG_VERSION"));
         let extra = |(name, value): &(&str, f64)| format!(", \"{name}\": {:?}", rounded(*value));
         let extras: String = extras.iter().map(extra).collect();
+        let device = &self.device_members;
         let (other, rss) = ((self.other_cpus * 100.0).round() / 100.0, peak_rss_mb());
         println!(
             "{{\"system\": \"tapeflow\", \"workload\": \"{workload}\", \"metric\": \"{metric}\", \"unit\": \"{unit}\", \
              \"median\": {median:?}, \"min\": {min:?}, \"max\": {max:?}, \"n\": {n}, \"threads\": {threads}, \
-             \"version\": \"{version}\"{extras}, \"other_cpus\": {other:?}, \"rss_mb\": {rss}}}"
+             {device}, \"version\": \"{version}\"{extras}, \"other_cpus\": {other:?}, \"rss_mb\": {rss}}}"
         );
     }
+}
+
+/// As the list of devices has it; the processor is not listed.
+fn makers_name(device: Device) -> Option<String> {
+    let device = device.to_string();
+    let (family, index) = device.split_once(':')?;
+    let (_, found) = Device::list().into_iter().find(|(name, _)| *name == family)?;
+    found.ok()?.into_iter().find(|info| info.index.to_string() == index).map(|info| info.name)
 }
 
 fn median(values: &[f64]) -> f64 {

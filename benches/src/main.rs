@@ -7,18 +7,21 @@ mod harness;
 mod machine;
 mod matmul;
 mod nets;
+mod observed;
+mod overhead;
 mod pointwise;
 mod rows;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use tapeflow::{Device, Problem};
 
 use harness::{Bench, Options};
 
 type Workload = fn(&mut Bench, &str) -> tapeflow::Result<()>;
 
-/// By the names of the peers' `torch_bench.py`, in its order.
+/// By the names of the peers' `torch_bench.py`, in its order; then what is tapeflow's own.
 const WORKLOADS: &[(&str, Workload)] = &[
     ("sgemm_256", matmul::sgemm),
     ("sgemm_512", matmul::sgemm),
@@ -36,6 +39,7 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("op_layernorm_fwdbwd", rows::layer_norm_backward),
     ("op_attention_fwd", attention::forward),
     ("op_attention_fwdbwd", attention::backward),
+    ("step_overhead", overhead::step),
 ];
 
 /// Names the peers have and tapeflow cannot run yet.
@@ -71,13 +75,24 @@ fn main() -> ExitCode {
         eprintln!("--threads: {error}");
         return ExitCode::FAILURE;
     }
-    let mut bench = Bench::new(cli.options);
+    let device = match cli.options.device.parse::<Device>() {
+        Ok(device) => device,
+        Err(error) => {
+            eprintln!("--device {}: {error}", cli.options.device);
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut bench = Bench::new(cli.options, device);
     let mut code = ExitCode::SUCCESS;
     for name in &cli.names {
         if let Some((_, workload)) = WORKLOADS.iter().find(|(known, _)| known == name) {
-            if let Err(error) = workload(&mut bench, name) {
-                eprintln!("{name} failed: {error}");
-                code = ExitCode::FAILURE;
+            match device.scope(|| workload(&mut bench, name)) {
+                Ok(()) => {}
+                Err(error) if is_unsupported(&error) => eprintln!("{name}: not on {device}: {error}"),
+                Err(error) => {
+                    eprintln!("{name} on {device} failed: {error}");
+                    code = ExitCode::FAILURE;
+                }
             }
         } else if NOT_YET.contains(&name.as_str()) {
             eprintln!("{name}: not yet");
@@ -87,4 +102,9 @@ fn main() -> ExitCode {
         }
     }
     code
+}
+
+/// Whether the device has no way to run something in it; then there is nothing to measure, and nothing is wrong.
+fn is_unsupported(error: &tapeflow::Error) -> bool {
+    matches!(error, tapeflow::Error::Tensor(e) if matches!(e.problem(), Problem::Unsupported { .. }))
 }

@@ -149,9 +149,8 @@ impl Gradients {
     #[track_caller]
     pub fn clip_norm(self, max_norm: f64) -> (Gradients, Tensor) {
         let norm = self.norm();
-        let dtype = norm.dtype();
-        let factor = Tensor::host(max_norm, dtype) / (&norm + 1e-6);
-        let factor = factor.minimum(&Tensor::host(1.0, dtype));
+        let factor = norm.number(max_norm) / (&norm + 1e-6);
+        let factor = factor.minimum(&norm.number(1.0));
         (self.map(|g| g * &factor), norm)
     }
 }

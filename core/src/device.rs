@@ -42,6 +42,7 @@ pub(crate) fn problem(kind: Kind, error: DriverError) -> Problem {
     match error {
         DriverError::Memory { needed, purpose, reason } => Problem::Memory { needed, purpose, reason },
         DriverError::Run(error) => Problem::Run(error),
+        DriverError::Unsupported(reason) => Problem::Unsupported { device: Device(kind).to_string(), reason },
         error => Problem::Device { device: Device(kind).to_string(), reason: error.to_string() },
     }
 }

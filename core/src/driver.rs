@@ -178,6 +178,18 @@ pub enum DeviceType {
     Other,
 }
 
+impl fmt::Display for DeviceType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DeviceType::Discrete => "discrete GPU",
+            DeviceType::Integrated => "integrated GPU",
+            DeviceType::Virtual => "virtual GPU",
+            DeviceType::Cpu => "CPU",
+            DeviceType::Other => "other",
+        })
+    }
+}
+
 /// A device as it is listed.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {

@@ -119,6 +119,14 @@ pub enum Problem {
         /// Why, and what would help.
         reason: String,
     },
+    /// A kernel that the device cannot run.
+    #[error("{device} cannot run this: {reason}; move the operands to another device with `to`")]
+    Unsupported {
+        /// Its name.
+        device: String,
+        /// What it lacks.
+        reason: String,
+    },
     /// `item` or `backward` of a tensor with several elements.
     #[error("the shape is {shape}, and a single element is needed{hint}")]
     NotAScalar {

@@ -37,6 +37,8 @@ pub use generator::{Generator, default_generator, manual_seed};
 pub use memory::{reset_memory_peak, set_memory_limit};
 pub use memory_report::{KeptTensor, MemoryReport, memory_report};
 pub use ops::attention::causal_attention;
+pub use ops::einsum::einsum;
+pub use ops::loss::CrossEntropy;
 pub use ops::registry;
 pub use parameter::{Parameter, Slot, commit};
 pub use row::{Lanes, Row, detach, erf};

@@ -38,7 +38,7 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = count)]
     pub threads: Option<usize>,
 
-    /// Device to compute on: cpu, or reference (slow, for comparison)
+    /// Device to compute on: cpu, vulkan, vulkan:N, best, or reference (slow, for comparison)
     #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = Device::from_str)]
     pub device: Device,
 

@@ -1,11 +1,14 @@
-//! The developer's commands: `cargo xtask test|tidy|bench|golden`. Owns how the workspace is checked and measured; it
-//! runs cargo, Python and the bench binary as processes, and links no crate of the workspace.
+//! The developer's commands: `cargo xtask test|tidy|bench|gpu|golden`. Owns how the workspace is checked and measured;
+//! it runs cargo, Python and the bench binary as processes, and links no crate of the workspace.
 
+mod artifacts;
 mod bench;
 mod golden;
+mod gpu;
 mod process;
 mod test;
 mod tidy;
+mod vulkan;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,14 +30,18 @@ enum Command {
     Tidy,
     /// Time workloads, alone or interleaved with PyTorch.
     Bench(bench::Args),
+    /// All that a machine with a GPU is for: the Vulkan tests, the bench there, PyTorch on the same GPU, the record.
+    Gpu(gpu::Args),
     /// Make the golden files again with PyTorch (`git diff --stat tests/golden` then shows what moved).
     Golden(golden::Args),
 }
 
-/// The workspace's folder. What cargo says when it runs this counts, not where this was built.
+/// The workspace's folder. What cargo says when it runs this counts, not where this was built; without cargo, and
+/// away from there, the current folder.
 fn root() -> PathBuf {
     let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&own).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    let root = Path::new(&own).parent().filter(|root| root.is_dir());
+    root.map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// Where data and peer scripts shared by checkouts lie: `TAPEFLOW_SHARED`, else `../shared`.
@@ -47,6 +54,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
         Command::Bench(args) => bench::run(&args),
+        Command::Gpu(args) => gpu::run(&args),
         Command::Golden(args) => golden::run(&args),
     };
     match done {

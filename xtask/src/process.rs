@@ -1,7 +1,11 @@
-//! Running a command, its output shown as it comes, and counting what `cargo test` reports.
+//! Running a command, its output shown as it comes, and counting what test binaries report.
 
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+
+/// What a test says, past libtest's capture, where there is nothing to run it on. It then counts as passed, too.
+const SKIPPED: &str = "skipped: no Vulkan device";
 
 /// What the lines `test result: …` of a run add up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,6 +13,8 @@ pub struct Counts {
     pub passed: u64,
     pub failed: u64,
     pub ignored: u64,
+    /// Of the passed ones, how many said that they had no device.
+    pub skipped: u64,
 }
 
 impl Counts {
@@ -16,10 +22,16 @@ impl Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.ignored += other.ignored;
+        self.skipped += other.skipped;
     }
 
-    /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+    /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; …`, and what a skipped test says.
     fn of_line(line: &str) -> Option<Counts> {
+        // With one thread libtest writes a test's name before it runs, on the same line.
+        let said = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")).map_or(line, |(_, said)| said);
+        if said.starts_with(SKIPPED) {
+            return Some(Counts { skipped: 1, ..Counts::default() });
+        }
         let rest = line.strip_prefix("test result: ")?;
         let mut counts = Counts::default();
         for part in rest.split(['.', ';']) {
@@ -33,6 +45,16 @@ impl Counts {
             }
         }
         Some(counts)
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} ignored", self.passed, self.failed, self.ignored)?;
+        if self.skipped > 0 {
+            write!(f, ", {} skipped for want of a Vulkan device", self.skipped)?;
+        }
+        Ok(())
     }
 }
 
@@ -71,7 +93,18 @@ mod tests {
     #[test]
     fn a_result_line_is_counted() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.31s";
-        assert_eq!(Counts::of_line(line), Some(Counts { passed: 12, failed: 3, ignored: 1 }));
+        assert_eq!(Counts::of_line(line), Some(Counts { passed: 12, failed: 3, ignored: 1, skipped: 0 }));
         assert_eq!(Counts::of_line("test pool::wakes ... ok"), None);
+    }
+
+    #[test]
+    fn a_skipped_test_is_counted() {
+        let skipped = Some(Counts { skipped: 1, ..Counts::default() });
+        assert_eq!(Counts::of_line("skipped: no Vulkan device (there is no Vulkan loader)"), skipped);
+        assert_eq!(Counts::of_line("test training::xor ... skipped: no Vulkan device (no driver)"), skipped);
+        assert_eq!(Counts::of_line("skipped: this machine has no avx512"), None);
+        assert_eq!(Counts::of_line("note: skipped: no Vulkan device"), None);
+        let counts = Counts { passed: 2, skipped: 1, ..Counts::default() };
+        assert_eq!(counts.to_string(), "2 passed, 0 failed, 0 ignored, 1 skipped for want of a Vulkan device");
     }
 }

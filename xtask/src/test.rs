@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::process::{self, Counts, cargo};
+use crate::vulkan;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -22,16 +23,18 @@ struct Outcome {
 pub fn run(args: &Args) -> Result<(), String> {
     let started = Instant::now();
     let scratch = Scratch::new()?;
+    vulkan::install_missing();
     let mut steps = vec![
         ("format", cargo(["fmt", "--all", "--check"])),
         ("lints", cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])),
-        ("tests", cargo(["test", "--workspace", "--no-fail-fast"])),
+        ("tests", vulkan::validated(cargo(["test", "--workspace", "--no-fail-fast"]))),
         ("documentation", documentation()),
     ];
     steps.extend(examples(&scratch));
     if args.full {
         steps.push(("loom", loom()));
-        steps.push(("long tests", cargo(["test", "--workspace", "--release", "--no-fail-fast", "--", "--ignored"])));
+        let long = cargo(["test", "--workspace", "--release", "--no-fail-fast", "--", "--ignored"]);
+        steps.push(("long tests", vulkan::validated(long)));
     }
     let mut outcomes = vec![measure("tidy", || crate::tidy::run().map(|()| Counts::default()).map_err(without_counts))];
     for (name, command) in steps {
@@ -108,8 +111,9 @@ fn measure(name: &'static str, step: impl FnOnce() -> Result<Counts, (String, Co
 }
 
 fn shown(command: &Command) -> String {
-    let words = std::iter::once("cargo".into()).chain(command.get_args().map(|a| a.to_string_lossy()));
-    words.collect::<Vec<_>>().join(" ")
+    let set = command.get_envs().filter_map(|(k, v)| Some(format!("{}={}", k.to_string_lossy(), v?.to_string_lossy())));
+    let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
+    set.chain(["cargo".to_owned()]).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 fn summary(outcomes: &[Outcome], seconds: f64) -> Result<(), String> {
@@ -118,14 +122,14 @@ fn summary(outcomes: &[Outcome], seconds: f64) -> Result<(), String> {
     for outcome in outcomes {
         total.add(outcome.counts);
         let tests = match outcome.counts {
-            Counts { passed: 0, failed: 0, ignored: 0 } => String::new(),
-            Counts { passed, failed, ignored } => format!("  {passed} passed, {failed} failed, {ignored} ignored"),
+            counts if counts == Counts::default() => String::new(),
+            counts => format!("  {counts}"),
         };
         let state = if outcome.failure.is_none() { "ok" } else { "FAILED" };
         let why = outcome.failure.as_ref().map(|m| format!("  ({m})")).unwrap_or_default();
         println!("{:<14} {state:<6} {:>7.1} s{tests}{why}", outcome.name, outcome.seconds);
     }
-    println!("{} passed, {} failed, {} ignored; {seconds:.0} s in all", total.passed, total.failed, total.ignored);
+    println!("{total}; {seconds:.0} s in all");
     let failed: Vec<_> = outcomes.iter().filter(|o| o.failure.is_some()).map(|o| o.name).collect();
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
 }

@@ -150,15 +150,11 @@ impl Compiled {
                     name: step.name.clone(),
                 });
                 let steps: Vec<PlannedStep> = planned.collect();
-                let count = |places: &dyn Fn(&Place) -> Option<u32>| {
-                    let all = steps.iter().flat_map(|s| &s.operands);
-                    all.filter_map(places).max().map_or(0, |most| most as usize + 1)
-                };
                 let recorded = driver.record(&driver::Plan {
                     steps: &steps,
                     arena_bytes: plan.arena_bytes,
-                    inputs: count(&|p| if let Place::Input(i) = p { Some(*i) } else { None }),
-                    outputs: count(&|p| if let Place::Output(i) = p { Some(*i) } else { None }),
+                    inputs: part.inputs,
+                    outputs: part.outputs.len(),
                     scalars: world.scalars,
                 });
                 let failed = |e| (part.steps.first().map_or(Id(0), |s| s.node), device::problem(part.on, e));

@@ -5,9 +5,11 @@ use std::fmt::Write;
 use super::describe;
 use super::expr::ExprSource;
 use super::fuse::{Draft, GroupDraft, Step};
+use super::place::Cut;
 use super::plan::{Place, Plan};
 use super::schedule::Ordered;
 use super::world::{Id, World};
+use crate::device::Device;
 
 /// Collects the passes' texts.
 pub(super) struct Dump {
@@ -88,6 +90,23 @@ impl Dump {
                             }
                         }
                     }
+                }
+            }
+            out
+        });
+    }
+
+    pub fn places(&mut self, pass: &str, levels: &[Cut]) {
+        self.add(pass, || {
+            let mut out = String::new();
+            for (i, (parts, copies)) in levels.iter().enumerate() {
+                for (&on, steps) in parts {
+                    let written: Vec<String> =
+                        steps.iter().flat_map(Step::writes).map(|x| format!("%{}", x.0)).collect();
+                    let _ = writeln!(out, "level {i}: {} computes {}", Device(on), written.join(" "));
+                }
+                for (from, to) in copies {
+                    let _ = writeln!(out, "after level {i}: %{} is copied to %{}", from.0, to.0);
                 }
             }
             out

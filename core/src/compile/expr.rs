@@ -121,6 +121,10 @@ impl Expr {
         self.moved(Dims::from_slice(to), |l| Some(l.slice(cuts)))
     }
 
+    pub fn flip(&self, axes: &[usize]) -> Expr {
+        self.moved(self.space.clone(), |l| Some(l.flip(axes, &self.space))).unwrap_or_else(|| self.clone())
+    }
+
     pub fn reshape(&self, to: &[usize]) -> Option<Expr> {
         self.moved(Dims::from_slice(to), |l| l.reshape(&self.space, to))
     }

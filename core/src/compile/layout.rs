@@ -41,6 +41,16 @@ impl Layout {
         self.with_strides(strides)
     }
 
+    /// Walks these axes from their ends.
+    pub(crate) fn flip(&self, axes: &[usize], dims: &[usize]) -> Layout {
+        let mut out = self.clone();
+        for &axis in axes {
+            out.offset += self.strides[axis] * (dims[axis] as isize - 1).max(0);
+            out.strides[axis] = -self.strides[axis];
+        }
+        out
+    }
+
     fn with_strides(&self, strides: Strides) -> Layout {
         Layout { offset: self.offset, shifts: self.shifts.clone(), strides }
     }

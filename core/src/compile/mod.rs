@@ -98,7 +98,7 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
         let program = match copied {
             Copied::Program(program) => program,
             Copied::World(world, roots) => {
-                let program = Arc::new(compile(world, &roots, &request)?);
+                let program = Arc::new(compile(*world, &roots, &request)?);
                 key::insert(request.key.clone(), program.clone());
                 program
             }
@@ -123,7 +123,7 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
 
 enum Copied {
     Program(Arc<Program>),
-    World(World, Vec<Id>),
+    World(Box<World>, Vec<Id>),
 }
 
 /// Walks the graph under the lock; `None` if everything is there already.
@@ -160,7 +160,7 @@ fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind) -> Opti
         Some(program) => Copied::Program(program),
         None => {
             let (world, roots) = copy(&tape, &request);
-            Copied::World(world, roots)
+            Copied::World(Box::new(world), roots)
         }
     };
     // From here on the nodes must outlive their handles, and taken buffers must not be read by anybody else.
@@ -331,6 +331,7 @@ fn copy(tape: &Locked, request: &Request) -> (World, Vec<Id>) {
     }
     let roots = request.wanted.iter().map(|&(number, _)| ids[number as usize]).collect();
     world.scalars = slot;
+    world.given = request.bound.len();
     (world, roots)
 }
 

@@ -25,11 +25,11 @@ pub(super) fn place(
     let on = steps.first().map_or(on, device);
     let bound = || (0..world.len() as u32).map(Id).filter_map(|id| Some((id, world.bound[id.index()]?)));
     if steps.iter().all(|s| device(s) == on && !matches!(s.draft, Draft::Copy { .. })) {
-        return schedule(world, &Part { on, steps: &steps, bound: &bound().collect(), outputs }, dump);
+        let part = Part { on, steps: &steps, bound: &bound().collect(), inputs: world.given, outputs };
+        return schedule(world, &part, dump);
     }
     let mut values: HashMap<Id, Value> = bound().map(|(id, input)| (id, input as usize)).collect();
-    let inputs = values.values().max().map_or(0, |most| most + 1);
-    let mut count = inputs;
+    let mut count = world.given;
     for id in steps.iter().flat_map(Step::writes) {
         values.entry(id).or_insert_with(|| {
             count += 1;
@@ -37,7 +37,9 @@ pub(super) fn place(
         });
     }
     let mut levels = Vec::new();
-    for (parts, copies) in cut(world, &steps) {
+    let cuts = cut(world, &steps);
+    dump.places("place", &cuts);
+    for (parts, copies) in cuts {
         let mut level = Level::default();
         for (on, part) in parts {
             level.segments.push(segment(world, on, &part, &steps, outputs, &values, dump)?);
@@ -62,7 +64,8 @@ pub(super) fn place(
     Ok(Program { body, outputs: outputs.collect(), ..Program::default() })
 }
 
-type Cut = (BTreeMap<Kind, Vec<Step>>, Vec<(Id, Id)>);
+/// The steps of one level by device, then the copies of their results.
+pub(super) type Cut = (BTreeMap<Kind, Vec<Step>>, Vec<(Id, Id)>);
 
 /// A step is one level above the copies that it reads, directly or through other steps.
 fn cut(world: &World, steps: &[Step]) -> Vec<Cut> {
@@ -103,7 +106,7 @@ fn segment(
     let elsewhere: BTreeSet<Id> = all.iter().filter(|s| !is_mine(s)).flat_map(Step::reads).collect();
     let survives = |id: &Id| elsewhere.contains(id) || outputs.iter().any(|(o, _)| o == id);
     let kept: Vec<(Id, Option<u32>)> = written.iter().filter(|id| survives(id)).map(|&id| (id, None)).collect();
-    let program = schedule(world, &Part { on, steps: part, bound: &bound, outputs: &kept }, dump)?;
+    let program = schedule(world, &Part { on, steps: part, bound: &bound, inputs: bound.len(), outputs: &kept }, dump)?;
     Ok(Segment {
         program,
         inputs: reads.iter().map(|id| values[id]).collect(),

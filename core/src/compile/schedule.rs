@@ -27,6 +27,8 @@ pub(super) struct Part<'p> {
     pub steps: &'p [Drafted],
     /// The values that are there already, and the inputs they are bound to.
     pub bound: &'p Bound,
+    /// How many inputs there are.
+    pub inputs: usize,
     /// What survives, and the input that it may take over.
     pub outputs: &'p [(Id, Option<u32>)],
 }

@@ -43,6 +43,8 @@ pub(crate) struct World {
     /// The program input that already holds the value.
     pub bound: Vec<Option<u32>>,
     equal: HashMap<(Op, Ids, TensorType), Id>,
+    /// How many inputs are given.
+    pub given: usize,
     /// How many arguments the host gives.
     pub scalars: usize,
     /// Origin of the nodes that are being added.

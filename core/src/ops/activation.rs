@@ -3,6 +3,7 @@
 use tapeflow_macros::kernel;
 
 use super::kernel::map;
+use crate::row::erf;
 use crate::tensor::Tensor;
 
 #[kernel]
@@ -28,6 +29,62 @@ fn gelu(x: f32) -> f32 {
 #[kernel]
 fn silu(x: f32) -> f32 {
     x * sigmoid(x)
+}
+
+#[kernel]
+fn erf_of(x: f32) -> f32 {
+    erf(x)
+}
+
+#[kernel]
+fn gelu_erf(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+#[kernel]
+fn leaky_relu(x: f32, slope: f32) -> f32 {
+    if x > 0.0 { x } else { slope * x }
+}
+
+#[kernel]
+fn elu(x: f32, alpha: f32) -> f32 {
+    if x > 0.0 { x } else { alpha * x.exp_m1() }
+}
+
+#[kernel]
+#[allow(clippy::excessive_precision)] // Constants are rounded to the kernel's dtype, which may be f64.
+fn selu(x: f32) -> f32 {
+    1.0507009873554805 * elu(x, 1.6732632423543772)
+}
+
+/// The larger of two equals shares its derivative, so that the derivative at 0 is ½.
+#[kernel]
+pub(super) fn softplus(x: f32) -> f32 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+#[kernel]
+fn log_sigmoid(x: f32) -> f32 {
+    -softplus(-x)
+}
+
+#[kernel]
+fn mish(x: f32) -> f32 {
+    x * softplus(x).tanh()
+}
+
+#[kernel]
+#[allow(clippy::excessive_precision)] // As above.
+fn hardsigmoid(x: f32) -> f32 {
+    let y = x + 3.0;
+    let y = if y > 0.0 { y } else { 0.0 };
+    let y = if y < 6.0 { y } else { 6.0 };
+    y * 0.16666666666666666
+}
+
+#[kernel]
+fn hardswish(x: f32) -> f32 {
+    x * hardsigmoid(x)
 }
 
 impl Tensor {
@@ -59,6 +116,79 @@ impl Tensor {
     #[track_caller]
     pub fn silu(&self) -> Tensor {
         let [out] = map(silu::TEMPLATE, &[self]);
+        out
+    }
+
+    /// The error function, `2/√π ∫₀ˣ e^{−t²} dt`.
+    #[track_caller]
+    pub fn erf(&self) -> Tensor {
+        let [out] = map(erf_of::TEMPLATE, &[self]);
+        out
+    }
+
+    /// GELU, the form with the error function, which is PyTorch's default.
+    ///
+    /// # Formula
+    /// `½ x (1 + erf(x / √2))`. Hendrycks & Gimpel 2016, arXiv:1606.08415.
+    #[track_caller]
+    pub fn gelu_erf(&self) -> Tensor {
+        let [out] = map(gelu_erf::TEMPLATE, &[self]);
+        out
+    }
+
+    /// `x` where it is positive, `slope · x` elsewhere (PyTorch's default slope is 0.01). Maas, Hannun & Ng 2013.
+    #[track_caller]
+    pub fn leaky_relu(&self, slope: f64) -> Tensor {
+        let [out] = map(leaky_relu::TEMPLATE, &[self, &self.number(slope)]);
+        out
+    }
+
+    /// `x` where it is positive, `α (eˣ − 1)` elsewhere. Clevert, Unterthiner & Hochreiter 2015, arXiv:1511.07289.
+    #[track_caller]
+    pub fn elu(&self, alpha: f64) -> Tensor {
+        let [out] = map(elu::TEMPLATE, &[self, &self.number(alpha)]);
+        out
+    }
+
+    /// `λ elu(x, α)` with the λ and α that keep mean 0 and variance 1. Klambauer et al. 2017, arXiv:1706.02515.
+    #[track_caller]
+    pub fn selu(&self) -> Tensor {
+        let [out] = map(selu::TEMPLATE, &[self]);
+        out
+    }
+
+    /// `ln(1 + eˣ)`, without overflow.
+    #[track_caller]
+    pub fn softplus(&self) -> Tensor {
+        let [out] = map(softplus::TEMPLATE, &[self]);
+        out
+    }
+
+    /// `ln σ(x)`, without overflow.
+    #[track_caller]
+    pub fn log_sigmoid(&self) -> Tensor {
+        let [out] = map(log_sigmoid::TEMPLATE, &[self]);
+        out
+    }
+
+    /// `x · tanh(ln(1 + eˣ))`. Misra 2019, arXiv:1908.08681.
+    #[track_caller]
+    pub fn mish(&self) -> Tensor {
+        let [out] = map(mish::TEMPLATE, &[self]);
+        out
+    }
+
+    /// `min(max(x + 3, 0), 6) / 6`. Howard et al. 2019, arXiv:1905.02244.
+    #[track_caller]
+    pub fn hardsigmoid(&self) -> Tensor {
+        let [out] = map(hardsigmoid::TEMPLATE, &[self]);
+        out
+    }
+
+    /// `x · hardsigmoid(x)`. Howard et al. 2019, arXiv:1905.02244.
+    #[track_caller]
+    pub fn hardswish(&self) -> Tensor {
+        let [out] = map(hardswish::TEMPLATE, &[self]);
         out
     }
 }

@@ -264,14 +264,14 @@ impl Tensor {
             1.0 => self.clone(),
             2.0 => self.square(),
             3.0 => &self.square() * self,
-            _ => self.pow(&Tensor::host(exponent, self.dtype())),
+            _ => self.pow(&self.number(exponent)),
         }
     }
 
     /// Limits elements to `low..=high`.
     #[track_caller]
     pub fn clamp(&self, low: f64, high: f64) -> Tensor {
-        self.maximum(&Tensor::host(low, self.dtype())).minimum(&Tensor::host(high, self.dtype()))
+        self.maximum(&self.number(low)).minimum(&self.number(high))
     }
 }
 
@@ -313,7 +313,7 @@ macro_rules! operator {
             type Output = Tensor;
             #[track_caller]
             fn $method(self, other: $host) -> Tensor {
-                $trait::$method(self, &Tensor::host(other as f64, self.dtype()))
+                $trait::$method(self, &self.number(other as f64))
             }
         }
         impl $trait<$host> for Tensor {
@@ -327,7 +327,7 @@ macro_rules! operator {
             type Output = Tensor;
             #[track_caller]
             fn $method(self, other: &Tensor) -> Tensor {
-                $trait::$method(&Tensor::host(self as f64, other.dtype()), other)
+                $trait::$method(&other.number(self as f64), other)
             }
         }
         impl $trait<Tensor> for $host {

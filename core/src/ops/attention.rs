@@ -42,7 +42,7 @@ pub fn causal_attention(q: impl AsRef<Tensor>, k: impl AsRef<Tensor>, v: impl As
     let scores = q.matmul(&k.t());
     let key = Tensor::arange_on(s, DType::I64, device);
     let query = Tensor::arange_on(t, DType::I64, device) + (s - t) as i64;
-    let scale = Tensor::host(1.0 / (d.max(1) as f64).sqrt(), q.dtype());
+    let scale = q.number(1.0 / (d.max(1) as f64).sqrt());
     let [masked] = map(causal_scores::TEMPLATE, &[&scores, &key, &query.unsqueeze(-1), &scale]);
     masked.softmax(-1).matmul(v)
 }

@@ -29,7 +29,7 @@ impl Tensor {
             return self.clone();
         }
         let uniform = generator.uniform_on(self.shape().clone(), self.dtype(), self.ty().device);
-        let [out] = map(dropout::TEMPLATE, &[self, &uniform, &Tensor::host(p, self.dtype())]);
+        let [out] = map(dropout::TEMPLATE, &[self, &uniform, &self.number(p)]);
         out
     }
 }

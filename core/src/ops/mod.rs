@@ -6,12 +6,15 @@
 pub(crate) mod activation;
 pub(crate) mod arg_reduce;
 pub(crate) mod arithmetic;
+pub(crate) mod arrange;
 pub(crate) mod attention;
 pub(crate) mod cast;
 pub(crate) mod check_index;
 pub(crate) mod concat;
 pub(crate) mod detach;
 pub(crate) mod dropout;
+pub(crate) mod einsum;
+pub(crate) mod flip;
 pub(crate) mod gather;
 pub(crate) mod gradient;
 pub(crate) mod host;
@@ -119,6 +122,8 @@ primitives! {
     Reduce(reduce::ReduceOp),
     /// Reshape, permute, expand, slice.
     Movement(movement::Movement),
+    /// Axes reversed.
+    Flip(flip::Flip),
     /// Placed among zeros.
     Pad(pad::Pad),
     /// Joined along an axis.

@@ -31,7 +31,7 @@ impl Tensor {
     /// Shape mismatch (with all shapes) if `weight` or `bias` do not broadcast to `x`.
     #[track_caller]
     pub fn layer_norm(&self, weight: &Tensor, bias: Option<&Tensor>, eps: f64) -> Tensor {
-        let eps = Tensor::host(eps, self.dtype());
+        let eps = self.number(eps);
         let [out] = match bias {
             Some(bias) => map(layer_norm_bias::TEMPLATE, &[self, weight, bias, &eps]),
             None => map(layer_norm::TEMPLATE, &[self, weight, &eps]),

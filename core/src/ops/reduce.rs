@@ -195,7 +195,7 @@ impl Tensor {
         let total = self.reduce("mean", Reduce::Sum, axes, keepdim);
         let count = self.numel() as f64 / total.numel() as f64;
         let count = if total.numel() == 0 { 1.0 } else { count };
-        let count = Tensor::host(count, self.dtype());
+        let count = self.number(count);
         super::kernel::map::<1>(templates::DIV, &[&total, &count])[0].clone()
     }
 

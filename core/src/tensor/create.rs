@@ -80,8 +80,19 @@ impl Tensor {
     /// A value `dtype` cannot hold, such as 0.5 for an integer.
     #[track_caller]
     pub fn host(value: f64, dtype: DType) -> Tensor {
+        Tensor::host_on(value, dtype, Device::current())
+    }
+
+    /// A host number of this tensor's dtype on its device.
+    #[track_caller]
+    pub(crate) fn number(&self, value: f64) -> Tensor {
+        Tensor::host_on(value, self.dtype(), self.device())
+    }
+
+    #[track_caller]
+    fn host_on(value: f64, dtype: DType, device: Device) -> Tensor {
         let site = Site::here();
-        let ty = TensorType { dtype, shape: Shape::default(), device: Device::current() };
+        let ty = TensorType { dtype, shape: Shape::default(), device };
         if !host_value_fits(value, dtype) {
             let problem = Problem::Argument(format!("{value} is no value of {dtype}; `cast` the tensor").into());
             return Tensor::mistake(Error::new("host number", problem, site), ty);

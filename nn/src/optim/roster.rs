@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use smallvec::SmallVec;
 use tapeflow_core::{
-    DType, Gradients, HostCell, Parameter, Replay, Slot, Tensor, commit, is_capturing, no_grad, on_replay,
+    DType, Device, Gradients, HostCell, Parameter, Replay, Slot, Tensor, commit, is_capturing, no_grad, on_replay,
 };
 
 use crate::error::{Error, Result};
@@ -159,28 +159,28 @@ impl Roster {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake);
         }
-        let mut shared: Vec<((Group, u64, DType), [Tensor; S])> = Vec::new();
+        let mut shared: Vec<(Alike, [Tensor; S])> = Vec::new();
         let mut updates: Vec<(&Slot, Tensor)> = Vec::new();
         let mut updated = Vec::new();
         for (index, member) in self.members.iter_mut().enumerate() {
             let Some(gradient) = gradients.get(&member.parameter) else { continue };
             let parameter = member.parameter.tensor();
-            let dtype = parameter.dtype();
+            let (dtype, device) = (parameter.dtype(), parameter.device());
             let source = SettingsSource {
                 learning_rate: self.learning_rate.clone(),
                 scale: member.group.learning_rate_scale.unwrap_or(1.0),
                 weight_decay: member.group.weight_decay.unwrap_or(self.weight_decay),
                 steps: member.steps.clone(),
             };
-            let alike = (member.group, member.steps.get(), dtype);
+            let alike = (member.group, member.steps.get(), dtype, device);
             let place = match shared.iter().position(|(other, _)| *other == alike) {
                 Some(place) => place,
                 None => {
                     let values = scalars(&source.now());
-                    let values = match is_capturing() {
+                    let values = device.scope(|| match is_capturing() {
                         false => values.map(|value| Tensor::host(value, dtype)),
                         true => cells_of(values, source, scalars.clone()).map(|cell| Tensor::host_cell(&cell, dtype)),
-                    };
+                    });
                     shared.push((alike, values));
                     shared.len() - 1
                 }
@@ -246,12 +246,15 @@ fn cells_of<const S: usize>(
     cells
 }
 
+/// What members that share a rule's host numbers have in common.
+type Alike = (Group, u64, DType, Device);
+
 /// Zeros in memory of their own: what every later step finds there too, so that the first step's program is theirs.
 fn zeros(like: &Tensor) -> Tensor {
-    match like.dtype() {
+    like.device().scope(|| match like.dtype() {
         DType::F64 => Tensor::from_vec(vec![0f64; like.numel()], like.shape()),
         _ => Tensor::from_vec(vec![0f32; like.numel()], like.shape()),
-    }
+    })
 }
 
 /// The builder methods and the trait that all optimizers share; each holds its `Roster` as `roster`.

@@ -12,6 +12,10 @@ pub struct Line {
     pub min: f64,
     pub max: f64,
     pub threads: usize,
+    /// `cpu`, `vulkan:0`, `cuda`, …
+    pub device: String,
+    /// What its maker calls it, where that is not said of the whole machine.
+    pub device_name: Option<String>,
     /// CPUs that something else kept busy meanwhile.
     pub other_cpus: f64,
 }
@@ -32,8 +36,16 @@ impl Line {
             min: number("min")?,
             max: number("max")?,
             threads: get("threads")?.parse().ok()?,
+            device: word("device").unwrap_or_else(|| "cpu".to_owned()),
+            device_name: word("device_name"),
             other_cpus: number("other_cpus").unwrap_or(0.0),
         })
+    }
+
+    /// Whether it was computed on the processor, so that it can be compared with what else was; PyTorch's devices have
+    /// other names than ours.
+    pub fn is_on_cpu(&self) -> bool {
+        self.device == "cpu"
     }
 
     /// Whether less is better.
@@ -92,6 +104,11 @@ mod tests {
         let line = Line::parse(text).unwrap();
         assert_eq!((line.system.as_str(), line.median, line.threads), ("torch-eager", 2763.9, 2));
         assert_eq!((line.unit.as_str(), line.other_cpus, line.is_time()), ("steps/s", 0.02, false));
+        assert!(line.is_on_cpu() && line.device_name.is_none());
+        let text = text.replace("\"rss_mb\"", "\"device\": \"vulkan:0\", \"device_name\": \"A (B, C)\", \"rss_mb\"");
+        let line = Line::parse(&text).unwrap();
+        assert_eq!((line.device.as_str(), line.device_name.as_deref()), ("vulkan:0", Some("A (B, C)")));
+        assert!(!line.is_on_cpu());
         assert_eq!(Line::parse("{\"system\": \"x\"}"), None);
         assert_eq!(Line::parse("{\"system\": \"x"), None);
     }

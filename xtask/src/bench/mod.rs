@@ -3,31 +3,50 @@
 
 mod line;
 mod machine;
-mod record;
+pub mod record;
 mod systems;
 mod table;
 
+use std::path::Path;
+
 use line::Line;
-use systems::System;
-use table::Row;
+pub use systems::{Peers, System, build, workloads};
+pub use table::{Row, Table};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Workloads by the peers' names; a name ending in `*` matches a prefix. None: list them.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
+    /// Where tapeflow computes (cpu, vulkan, vulkan:1, …); several give a row each.
+    #[arg(long, value_delimiter = ',', default_value = "cpu")]
+    device: Vec<String>,
     /// Print the raw JSON lines instead of a table.
     #[arg(long)]
     json: bool,
-    /// An interpreter that has torch: also run PyTorch (eager and compiled), interleaved, and print ratios.
+    /// An interpreter that has torch: also run PyTorch (eager and compiled), interleaved, and print ratios. Beside
+    /// another device than the CPU it runs on CUDA, if it can.
     #[arg(long, value_name = "PYTHON")]
     peers: Option<String>,
+    #[command(flatten)]
+    timing: Timing,
+    /// Append what was measured to `benches/RECORD.md`.
+    #[arg(long)]
+    record: bool,
+    /// A line for the record: what this measurement is about.
+    #[arg(long, value_name = "TEXT", requires = "record")]
+    note: Option<String>,
+}
+
+/// How long and how often.
+#[derive(clap::Args)]
+pub struct Timing {
     /// Worker threads; several counts give a row each and the scaling between them.
     #[arg(long, value_delimiter = ',', default_value = "2")]
     threads: Vec<usize>,
     /// How often the whole set is measured, one system after the other each time.
     #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    pub rounds: usize,
     /// Measure at least this many iterations in a round.
     #[arg(long, default_value_t = 10)]
     iters: usize,
@@ -40,55 +59,75 @@ pub struct Args {
     /// Iterations at the start of a round that are not counted.
     #[arg(long, default_value_t = 3)]
     warmup: usize,
-    /// Append what was measured to `benches/RECORD.md`.
-    #[arg(long)]
-    record: bool,
-    /// A line for the record: what this measurement is about.
-    #[arg(long, value_name = "TEXT", requires = "record")]
-    note: Option<String>,
 }
 
 pub fn run(args: &Args) -> Result<(), String> {
-    let binary = systems::build()?;
-    let known = systems::workloads(&binary)?;
+    let binary = build()?;
+    let known = workloads(&binary)?;
     if args.names.is_empty() {
         println!("workloads: {}", known.join(" "));
         return Ok(());
     }
     let names = select(&args.names, &known)?;
-    let rounds = if args.peers.is_some() || args.record { args.rounds.max(1) } else { 1 };
+    let peers = match &args.peers {
+        Some(python) => Some(Peers::find(python, Peers::scripts(), Peers::on_cuda())?),
+        None => None,
+    };
+    if peers.as_ref().is_some_and(|p| p.cuda.is_none()) && args.device.iter().any(|device| device != "cpu") {
+        eprintln!("this PyTorch has no CUDA: it runs on the CPU, and is compared with rows of the CPU only");
+    }
+    let rounds = if args.peers.is_some() || args.record { args.timing.rounds.max(1) } else { 1 };
     let mut rows = Vec::new();
     for name in &names {
-        rows.extend(measure(args, System::all(&binary, args.peers.as_deref(), name), name, rounds)?);
+        let systems = systems(&binary, &args.device, peers.as_ref(), name);
+        rows.extend(measure(&systems, name, rounds, &args.timing, args.json)?);
     }
     if !args.json {
-        print!("{}", table::Table(&rows));
+        print!("{}", Table(&rows));
     }
     if rows.iter().any(Row::is_disturbed) {
         eprintln!("something else kept the machine busy meanwhile: measure again when it is idle");
     }
     if args.record {
         let path = crate::root().join("benches/RECORD.md");
-        let note = args.note.as_deref().unwrap_or_default();
-        record::append(&path, note, &rows).map_err(|e| format!("{}: {e}", path.display()))?;
-        println!("recorded in {}", path.display());
+        write_record(&path, args.note.as_deref().unwrap_or_default(), &rows, &record::Origin::here())?;
     }
     Ok(())
 }
 
-/// One workload on all systems: A B C, A B C, … so that what disturbs the machine disturbs all alike.
-fn measure(args: &Args, systems: Vec<System>, name: &str, rounds: usize) -> Result<Vec<Row>, String> {
+/// All that are to measure a workload, ours first.
+pub fn systems(binary: &Path, devices: &[String], peers: Option<&Peers>, workload: &str) -> Vec<System> {
+    let ours = devices.iter().map(|device| System::ours(binary, device));
+    ours.chain(peers.into_iter().flat_map(|peers| peers.systems(workload, devices))).collect()
+}
+
+/// Appends to a record and says so.
+pub fn write_record(path: &Path, note: &str, rows: &[Row], origin: &record::Origin) -> Result<(), String> {
+    record::append(path, note, rows, origin).map_err(|e| format!("{}: {e}", path.display()))?;
+    println!("recorded in {}", path.display());
+    Ok(())
+}
+
+/// One workload on all systems: A B C, A B C, … so that what disturbs the machine disturbs all alike. `is_shown`: every
+/// line is printed as it comes.
+pub fn measure(
+    systems: &[System],
+    name: &str,
+    rounds: usize,
+    timing: &Timing,
+    is_shown: bool,
+) -> Result<Vec<Row>, String> {
     let mut rows: Vec<Row> = Vec::new();
     for round in 0..rounds {
-        for &threads in &args.threads {
-            for system in &systems {
-                eprintln!("{name}: round {} of {rounds}, threads {threads}, {}", round + 1, system.name);
-                let output = system.measure(name, threads, args)?;
-                if system.is_ours() && output.is_empty() {
-                    return Ok(Vec::new()); // the binary has said "not yet"
+        for &threads in &timing.threads {
+            for system in systems {
+                if !system.is_ours() && rows.is_empty() {
+                    continue; // the binary has said why it has nothing to compare
                 }
+                eprintln!("{name}: round {} of {rounds}, threads {threads}, {}", round + 1, system.name);
+                let output = system.measure(name, threads, timing)?;
                 for text in output.lines().filter(|text| text.starts_with('{')) {
-                    if args.json {
+                    if is_shown {
                         println!("{text}");
                     }
                     let line = Line::parse(text).ok_or_else(|| format!("not a line of a bench: {text}"))?;
@@ -98,12 +137,16 @@ fn measure(args: &Args, systems: Vec<System>, name: &str, rounds: usize) -> Resu
                     }
                 }
             }
+            if rows.is_empty() {
+                return Ok(rows);
+            }
         }
     }
     Ok(rows)
 }
 
-fn select(patterns: &[String], known: &[String]) -> Result<Vec<String>, String> {
+/// The known names that patterns select.
+pub fn select(patterns: &[String], known: &[String]) -> Result<Vec<String>, String> {
     let mut selected: Vec<String> = Vec::new();
     for pattern in patterns {
         let hit = |name: &&String| match pattern.strip_suffix('*') {

@@ -12,11 +12,29 @@ const HEAD: &str = "\
 
 Written by `cargo xtask bench NAME… --peers PYTHON --record`, newest last. `median` is the median of the rounds'
 medians, `best` the best single iteration; systems took turns in every round. Ratios are of the values (for times less
-is better, for rates more), against PyTorch's best variant with as many threads; PyTorch runs with a tuned heap (kept,
-huge pages), tapeflow with the system's default. A row with `other CPUs` above 0.1 was disturbed.
+is better, for rates more), against PyTorch's best variant with as many threads and on the same kind of device, the
+processor or a GPU; PyTorch runs with a tuned heap (kept, huge pages), tapeflow with the system's default. A row with
+`other CPUs` above 0.1 was disturbed.
 ";
 
-pub fn append(path: &Path, note: &str, rows: &[Row]) -> io::Result<()> {
+/// What was measured: the commit, and the compiler that built it.
+pub struct Origin {
+    pub commit: String,
+    pub rustc: String,
+}
+
+impl Origin {
+    /// The workspace as it is.
+    pub fn here() -> Origin {
+        let is_changed = !machine::ask("git", &["status", "--porcelain"]).is_empty();
+        let commit = machine::ask("git", &["rev-parse", "--short", "HEAD"]);
+        let commit = if commit.is_empty() { "no commit yet" } else { &commit };
+        let commit = format!("{commit}{}", if is_changed { " and uncommitted changes" } else { "" });
+        Origin { commit, rustc: machine::ask("rustc", &["--version"]) }
+    }
+}
+
+pub fn append(path: &Path, note: &str, rows: &[Row], origin: &Origin) -> io::Result<()> {
     let new = !path.exists();
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     if new {
@@ -29,20 +47,52 @@ pub fn append(path: &Path, note: &str, rows: &[Row]) -> io::Result<()> {
             versions.push(version);
         }
     }
-    let changed =
-        if machine::ask("git", &["status", "--porcelain"]).is_empty() { "" } else { " and uncommitted changes" };
-    let commit = machine::ask("git", &["rev-parse", "--short", "HEAD"]);
-    let commit = if commit.is_empty() { "no commit yet" } else { &commit };
+    let mut devices: Vec<String> = Vec::new();
+    for row in rows.iter().map(Row::first) {
+        let device = row.device_name.as_ref().map(|name| format!("{} is {name}", row.device));
+        devices.extend(device.filter(|device| !devices.contains(device)));
+    }
     write!(file, "\n## {}", machine::today())?;
     if !note.is_empty() {
         write!(file, " · {note}")?;
     }
-    writeln!(file, "\n\n{}; {}.", machine::describe(), machine::ask("rustc", &["--version"]))?;
+    writeln!(file, "\n\n{}; {}.", machine::describe(), origin.rustc)?;
+    if !devices.is_empty() {
+        writeln!(file, "{}.", devices.join("; "))?;
+    }
     writeln!(
         file,
-        "{}; at {commit}{changed}; {} rounds.",
+        "{}; at {}; {} rounds.",
         versions.join(", "),
+        origin.commit,
         rows.first().map_or(0, |r| r.lines.len())
     )?;
     write!(file, "\n{}", Table(rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::line::Line;
+    use super::*;
+
+    #[test]
+    fn a_section_names_devices_and_origin() {
+        let text = concat!(
+            r#"{"system": "tapeflow", "workload": "w", "metric": "time", "unit": "ms", "median": 2.0, "min": 1.0, "#,
+            r#""max": 3.0, "threads": 2, "device": "vulkan:0", "device_name": "A (B)", "version": "1"}"#
+        );
+        let rows = [Row { lines: vec![Line::parse(text).unwrap()] }];
+        let path = std::env::temp_dir().join(format!("tapeflow-record-{}.md", std::process::id()));
+        let origin = Origin { commit: "abc".into(), rustc: "rustc 1".into() };
+        append(&path, "a note", &rows, &origin).unwrap();
+        append(&path, "", &rows, &origin).unwrap();
+        let found = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(found.matches("# Bench record\n").count(), 1);
+        let section = "; rustc 1.\nvulkan:0 is A (B).\ntapeflow 1; at abc; 1 rounds.\n\n| workload |";
+        assert_eq!(found.matches(section).count(), 2, "{found}");
+        assert!(
+            found.contains(" · a note\n") && found.contains("| w        | tapeflow | vulkan:0 | 2       | 2.000 ms |")
+        );
+    }
 }

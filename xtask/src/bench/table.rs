@@ -1,4 +1,4 @@
-//! What was measured, gathered by system and thread count, with the ratio to PyTorch's best and to one thread.
+//! What was measured, gathered by system, device and thread count, with the ratio to PyTorch's best and to one thread.
 
 use std::fmt;
 
@@ -13,8 +13,8 @@ pub struct Row {
 impl Row {
     pub fn is_of(&self, line: &Line) -> bool {
         let own = self.first();
-        (&own.system, &own.workload, &own.metric, own.threads)
-            == (&line.system, &line.workload, &line.metric, line.threads)
+        (&own.system, &own.device, &own.workload, &own.metric, own.threads)
+            == (&line.system, &line.device, &line.workload, &line.metric, line.threads)
     }
 
     pub fn first(&self) -> &Line {
@@ -59,10 +59,11 @@ impl Row {
         (&self.first().workload, &self.first().metric) == (&other.first().workload, &other.first().metric)
     }
 
-    /// Against PyTorch's best with as many threads: the ratio of the values (ours / best), and in words.
+    /// Against PyTorch's best with as many threads and on the same kind of device, the processor or another: the ratio
+    /// of the values (ours / best), and in words.
     pub fn against_peers(&self, rows: &[Row]) -> Option<String> {
-        let peers =
-            rows.iter().filter(|r| !r.is_ours() && r.same_job(self) && r.first().threads == self.first().threads);
+        let place = |row: &Row| (row.first().threads, row.first().is_on_cpu());
+        let peers = rows.iter().filter(|r| !r.is_ours() && r.same_job(self) && place(r) == place(self));
         let best = peers.reduce(|a, b| if b.speed_over(a) > 1.0 { b } else { a }).filter(|_| self.is_ours())?;
         let speed = self.speed_over(best);
         let words = if speed >= 1.0 { format!("{speed:.2}× faster") } else { format!("{:.2}× slower", 1.0 / speed) };
@@ -72,7 +73,8 @@ impl Row {
 
     /// How many times faster than the same system's one thread.
     pub fn scaling(&self, rows: &[Row]) -> Option<f64> {
-        let same = |r: &&Row| r.same_job(self) && r.first().system == self.first().system && r.first().threads == 1;
+        let own = |r: &Row| (r.first().system.clone(), r.first().device.clone());
+        let same = |r: &&Row| r.same_job(self) && own(r) == own(self) && r.first().threads == 1;
         let one = rows.iter().find(same).filter(|_| self.first().threads > 1)?;
         Some(self.speed_over(one))
     }
@@ -83,6 +85,7 @@ impl Row {
         [
             own.workload.clone(),
             own.system.clone(),
+            own.device.clone(),
             own.threads.to_string(),
             format!("{} {}", significant(self.median()), own.unit),
             significant(self.best()),
@@ -93,8 +96,8 @@ impl Row {
     }
 }
 
-const COLUMNS: [&str; 8] =
-    ["workload", "system", "threads", "median", "best", "ours / best PyTorch", "over 1 thread", "other CPUs"];
+const COLUMNS: [&str; 9] =
+    ["workload", "system", "device", "threads", "median", "best", "ours / best PyTorch", "over 1 thread", "other CPUs"];
 
 /// Shown as a Markdown table, padded so that it reads in a terminal too.
 pub struct Table<'a>(pub &'a [Row]);
@@ -141,6 +144,8 @@ mod tests {
             min: median - 1.0,
             max: median + 1.0,
             threads,
+            device: "cpu".into(),
+            device_name: None,
             other_cpus: 0.0,
         };
         Row { lines: medians.iter().map(line).collect() }
@@ -164,6 +169,21 @@ mod tests {
         let mut times = [row("tapeflow", 2, "time", &[10.0]), row("a", 2, "time", &[20.0])];
         times[1].lines[0].other_cpus = 0.5;
         assert_eq!(times[0].against_peers(&times).as_deref(), Some("0.500 (2.00× faster, disturbed)"));
+    }
+
+    #[test]
+    fn a_gpu_is_compared_with_a_gpu() {
+        let on = |device: &str, mut row: Row| {
+            row.lines[0].device = device.into();
+            row
+        };
+        let mut rows = vec![on("vulkan:0", row("tapeflow", 2, "time", &[10.0])), row("a", 2, "time", &[40.0])];
+        assert_eq!(rows[0].against_peers(&rows), None);
+        rows.push(on("cuda", row("a", 2, "time", &[5.0])));
+        rows.push(row("tapeflow", 2, "time", &[20.0]));
+        assert_eq!(rows[0].against_peers(&rows).as_deref(), Some("2.000 (2.00× slower)"));
+        assert_eq!(rows[3].against_peers(&rows).as_deref(), Some("0.500 (2.00× faster)"));
+        assert!(!rows[0].is_of(rows[3].first()));
     }
 
     #[test]

@@ -1,0 +1,8 @@
+//! Programs: what is decided once (`layout`), what is recorded once (`record`), and what happens at each run (`run`).
+
+mod layout;
+mod record;
+mod run;
+
+pub(crate) use record::Program;
+pub(crate) use run::{RecordedProgram, Submissions};

@@ -1,0 +1,65 @@
+//! The emitter: kernels become SPIR-V. `lower` is its one entry; it knows neither vulkano nor how shaders are run.
+
+mod angle;
+mod arg_reduce;
+mod arithmetic;
+mod asm;
+mod chain;
+mod column;
+mod control;
+mod declare;
+mod double;
+mod ends;
+mod exact;
+mod frame;
+mod function;
+mod group;
+mod index;
+mod logarithm;
+mod map;
+mod math;
+mod matmul;
+mod memory;
+mod number;
+mod passes;
+mod random;
+mod row;
+mod scatter;
+mod space;
+mod spread;
+mod team;
+mod wide;
+
+use std::fmt;
+
+use tapeflow_core::driver::Kernel;
+
+use crate::stage::{Lowering, Target};
+
+/// A kernel that the device cannot run, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported(pub String);
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unsupported {}
+
+/// Translates a kernel.
+///
+/// # Errors
+/// If the kernel needs what the device lacks.
+pub fn lower(kernel: &Kernel, target: &Target) -> Result<Lowering, Unsupported> {
+    match kernel {
+        Kernel::Group(one) => group::group(one, target, 0),
+        Kernel::Groups(all) => group::groups(all, target),
+        Kernel::Matmul(matmul) => matmul::matmul(matmul, target),
+        Kernel::Gather(gather) => index::gather(gather, target),
+        Kernel::ScatterAdd(scatter) => scatter::scatter_add(scatter, target),
+        Kernel::ArgReduce(reduce) => arg_reduce::arg_reduce(reduce, target),
+        Kernel::CheckIndex(check) => index::check_index(check, target),
+    }
+}
