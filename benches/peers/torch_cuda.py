@@ -22,7 +22,10 @@ torch.cuda.init()
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     # Unlike set_default_device, this adds no Python code to every call; it also moves index tensors.
-    torch.set_default_tensor_type(torch.cuda.FloatTensor)
+    if hasattr(torch, "set_default_tensor_type"):
+        torch.set_default_tensor_type(torch.cuda.FloatTensor)
+    else:
+        torch.set_default_device("cuda")
 torch.backends.cuda.matmul.allow_tf32 = False
 
 

@@ -3,7 +3,9 @@
 
 mod support;
 
-use tapeflow_core::driver::{ArgReduce, CheckIndex, DriverError, Gather, Kernel, RunError, ScatterAdd};
+use tapeflow_core::driver::{
+    ArgReduce, ArgSort, CheckIndex, CumSum, DriverError, Gather, Kernel, RunError, ScatterAdd,
+};
 use tapeflow_ir::DType;
 use tapeflow_vulkan::stage::Target;
 use tapeflow_vulkan::{Driver, spirv, validation_messages};
@@ -229,6 +231,29 @@ fn finds_the_first_extreme() {
             row_bytes[last * 4..][..4].copy_from_slice(&1.5_f32.to_le_bytes());
         }
         same(driver, &kernel, &[data, vec![0xee; rows * 8]], 1);
+    }
+}
+
+#[test]
+fn orders_and_sums_rows() {
+    let Some(driver) = support::driver() else { return };
+    let mut bits = Bits(23);
+    for dtype in DType::ALL {
+        for (rows, length) in [(0, 3), (2, 0), (1, 1), (1, 7), (5, 1), (3, 100), (200, 33), (2, 1000)] {
+            for nan in [false, true] {
+                let data = bits.elements(dtype, rows * length, nan && dtype.is_float());
+                for descending in [false, true] {
+                    let kernel = Kernel::ArgSort(ArgSort { dtype, descending, rows, length });
+                    same(driver, &kernel, &[data.clone(), vec![0xee; rows * length * 8]], 1);
+                }
+                if dtype != DType::Bool {
+                    let kernel = Kernel::CumSum(CumSum { dtype, rows, length });
+                    // What a NaN is added to is a NaN of some bits.
+                    let data = bits.elements(dtype, rows * length, false);
+                    same(driver, &kernel, &[data.clone(), vec![0xee; data.len()]], 1);
+                }
+            }
+        }
     }
 }
 

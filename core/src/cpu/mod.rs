@@ -1,6 +1,7 @@
 //! The CPU device: kernels compiled to loops over vector primitives, for the best instruction set of the machine.
 //! Knows neither the tape nor the pool; `compile` is its one entry.
 
+mod along;
 mod cost;
 mod cut;
 mod fold;
@@ -65,6 +66,8 @@ pub fn compile(kernel: &Kernel, isa: Isa) -> Result<Arc<dyn Executable>, Compile
         Kernel::Gather(gather) => Arc::new(index::GatherKernel::new(gather)?),
         Kernel::ScatterAdd(scatter) => Arc::new(scatter::ScatterAddKernel::new(&scatter.0, isa)?),
         Kernel::ArgReduce(reduce) => index::arg_reduce(reduce, isa)?,
+        Kernel::ArgSort(sort) => along::arg_sort(sort),
+        Kernel::CumSum(sum) => along::cum_sum(sum)?,
         Kernel::CheckIndex(check) => Arc::new(index::CheckIndexKernel::new(check)?),
     })
 }

@@ -20,6 +20,12 @@ pub(crate) struct Flip {
     axes: SmallVec<[usize; 6]>,
 }
 
+impl Flip {
+    pub fn of(axis: usize) -> Flip {
+        Flip { axes: smallvec::smallvec![axis] }
+    }
+}
+
 impl Primitive for Flip {
     fn name(&self) -> Cow<'static, str> {
         format!("flip {:?}", &self.axes[..]).into()

@@ -11,6 +11,7 @@ pub(crate) mod attention;
 pub(crate) mod cast;
 pub(crate) mod check_index;
 pub(crate) mod concat;
+pub(crate) mod cumsum;
 pub(crate) mod detach;
 pub(crate) mod dropout;
 pub(crate) mod einsum;
@@ -27,6 +28,7 @@ pub(crate) mod pad;
 pub(crate) mod reduce;
 pub mod registry;
 pub(crate) mod softmax;
+pub(crate) mod sort;
 pub(crate) mod source;
 pub(crate) mod to_device;
 
@@ -136,6 +138,10 @@ primitives! {
     ScatterAdd(gather::ScatterAdd),
     /// Index of an extreme.
     ArgReduce(arg_reduce::ArgReduce),
+    /// The order of elements.
+    ArgSort(sort::ArgSort),
+    /// Running sums.
+    CumSum(cumsum::CumSum),
     /// The index itself, once it is known to be in range.
     CheckIndex(check_index::CheckIndex),
     /// A float given by the host.

@@ -189,6 +189,32 @@ pub struct ArgReduce {
     pub length: usize,
 }
 
+/// Along the last axis of contiguous `(rows, length)`: for each rank the index of the element that has it, as i64. Equal
+/// elements keep their order; a NaN is larger than everything else. Operands 0 → 1.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ArgSort {
+    /// Of the data.
+    pub dtype: DType,
+    /// Whether the largest comes first.
+    pub descending: bool,
+    /// How many rows.
+    pub rows: usize,
+    /// Of each row.
+    pub length: usize,
+}
+
+/// Sums up to and including each element along the last axis of contiguous `(rows, length)`, added in order.
+/// Operands 0 → 1.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CumSum {
+    /// Of the data and the sums; not bool.
+    pub dtype: DType,
+    /// How many rows.
+    pub rows: usize,
+    /// Of each row.
+    pub length: usize,
+}
+
 /// Checks that every index lies in `-extent..extent`; writes nothing. Operand 0, contiguous.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CheckIndex {
@@ -216,6 +242,10 @@ pub enum Kernel {
     ScatterAdd(ScatterAdd),
     /// argmax, argmin.
     ArgReduce(ArgReduce),
+    /// The order of elements.
+    ArgSort(ArgSort),
+    /// Running sums.
+    CumSum(CumSum),
     /// A check that must pass before anything is updated.
     CheckIndex(CheckIndex),
 }

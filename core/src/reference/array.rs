@@ -243,6 +243,39 @@ impl Array {
         Ok(out)
     }
 
+    /// For each rank along the last axis the index of the element that has it; a NaN is largest, equals keep their order.
+    pub fn arg_sort(&self, descending: bool, ty: &TensorType) -> Array {
+        let length = self.shape.last().copied().unwrap_or(1);
+        let before = |a: usize, b: usize| {
+            let order = match &self.data {
+                Column::Float(v) => v[a].partial_cmp(&v[b]).unwrap_or_else(|| v[a].is_nan().cmp(&v[b].is_nan())),
+                Column::Int(v) => v[a].cmp(&v[b]),
+                Column::Bool(v) => v[a].cmp(&v[b]),
+            };
+            if descending { order.reverse() } else { order }
+        };
+        let mut ranks: Vec<usize> = (0..self.shape.numel()).collect();
+        ranks.chunks_mut(length.max(1)).for_each(|row| row.sort_by(|&a, &b| before(a, b)));
+        let mut ranks = ranks.into_iter();
+        Array::from_fn(ty, |_| ranks.next().map_or(0.0, |at| (at % length.max(1)) as f64))
+    }
+
+    /// Sums up to and including each element of the last axis.
+    pub fn cum_sum(&self, ty: &TensorType) -> Array {
+        let length = self.shape.last().copied().unwrap_or(1).max(1);
+        let mut out = self.with_type(ty);
+        match &mut out.data {
+            Column::Float(v) => v.chunks_mut(length).for_each(|row| {
+                (1..row.len()).for_each(|i| row[i] += row[i - 1]);
+            }),
+            Column::Int(v) => v.chunks_mut(length).for_each(|row| {
+                (1..row.len()).for_each(|i| row[i] = row[i].wrapping_add(row[i - 1]));
+            }),
+            Column::Bool(_) => {}
+        }
+        out
+    }
+
     /// The index of the first extreme along the last axis; a NaN wins.
     pub fn arg_reduce(&self, max: bool, ty: &TensorType) -> Array {
         let length = self.shape[self.shape.len() - 1];

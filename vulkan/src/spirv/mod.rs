@@ -1,5 +1,6 @@
 //! The emitter: kernels become SPIR-V. `lower` is its one entry; it knows neither vulkano nor how shaders are run.
 
+mod along;
 mod angle;
 mod arg_reduce;
 mod arithmetic;
@@ -60,6 +61,8 @@ pub fn lower(kernel: &Kernel, target: &Target) -> Result<Lowering, Unsupported> 
         Kernel::Gather(gather) => index::gather(gather, target),
         Kernel::ScatterAdd(scatter) => scatter::scatter_add(scatter, target),
         Kernel::ArgReduce(reduce) => arg_reduce::arg_reduce(reduce, target),
+        Kernel::ArgSort(sort) => along::arg_sort(sort, target),
+        Kernel::CumSum(sum) => along::cum_sum(sum, target),
         Kernel::CheckIndex(check) => index::check_index(check, target),
     }
 }

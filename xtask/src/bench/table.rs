@@ -87,8 +87,8 @@ impl Row {
             own.system.clone(),
             own.device.clone(),
             own.threads.to_string(),
-            format!("{} {}", significant(self.median()), own.unit),
-            significant(self.best()),
+            format!("{} {}", own.shown(self.median()), own.unit),
+            own.shown(self.best()),
             self.against_peers(rows).unwrap_or_default(),
             self.scaling(rows).map(|s| format!("{s:.2}×")).unwrap_or_default(),
             format!("{:.2}", self.other_cpus()),
@@ -120,6 +120,13 @@ impl fmt::Display for Table<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Line {
+    /// A value of its metric; what was counted has all its digits.
+    fn shown(&self, x: f64) -> String {
+        if self.metric == "count" { x.to_string() } else { significant(x) }
     }
 }
 

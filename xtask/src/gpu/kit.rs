@@ -52,6 +52,7 @@ impl Kit {
     /// Copies everything, and this program, into a folder that can be carried to a machine without cargo.
     pub fn save(&self, folder: &Path) -> Result<(), String> {
         let copy = |from: &Path, to: PathBuf| {
+            let _ = fs::remove_file(&to); // an earlier one may be read-only
             fs::copy(from, &to).map(|_| to).map_err(|e| format!("{} into {}: {e}", from.display(), folder.display()))
         };
         let own = std::env::current_exe().map_err(|e| e.to_string())?;
