@@ -189,8 +189,8 @@ pub struct ArgReduce {
     pub length: usize,
 }
 
-/// Along the last axis of contiguous `(rows, length)`: for each rank the index of the element that has it, as i64. Equal
-/// elements keep their order; a NaN is larger than everything else. Operands 0 → 1.
+/// Along the last axis of contiguous `(rows, length)`: for each rank the index of the element that has it, as i64.
+/// Equal elements keep their order; a NaN is larger than everything else. Operands 0 → 1.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ArgSort {
     /// Of the data.

@@ -243,7 +243,7 @@ impl Array {
         Ok(out)
     }
 
-    /// For each rank along the last axis the index of the element that has it; a NaN is largest, equals keep their order.
+    /// For each rank along the last axis the index of the element that has it; a NaN is largest, equals keep order.
     pub fn arg_sort(&self, descending: bool, ty: &TensorType) -> Array {
         let length = self.shape.last().copied().unwrap_or(1);
         let before = |a: usize, b: usize| {
