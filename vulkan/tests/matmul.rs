@@ -75,6 +75,7 @@ fn small(number: usize) -> f64 {
 }
 
 fn matmul(dtype: DType, batch: &[usize], [m, n, k]: [usize; 3], a: Layout, b: Layout) -> Matmul {
+    let [m, n, k] = [m, n, k].map(|extent| [extent].into_iter().collect());
     Matmul { dtype, batch: batch.iter().copied().collect(), m, n, k, a, b }
 }
 

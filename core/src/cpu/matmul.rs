@@ -16,8 +16,10 @@ use super::isa::Isa;
 use super::micro::{Element, Micro, Tile, fuses};
 use super::pack::Columns;
 use super::space::{Walk, product};
-use super::vector::{BLOCK, Body, Call, Primitive, select};
-use crate::program::kernel::{Args, Dims, Executable, Layout, Matmul, RunError};
+use super::tiny::Plain;
+use super::vector::{Call, Primitive, select};
+use super::windows::{Lines, Panel, Side, pack_lines};
+use crate::program::kernel::{Args, Dims, Executable, Matmul, RunError};
 
 /// Multiplications of a block, about: enough to hide that each block packs its operands again, few enough to share out.
 const BLOCK_WORK: usize = 8 << 20;
@@ -36,9 +38,11 @@ const ROWS: usize = 8;
 const COLUMNS: usize = 48;
 /// Length of a block of `k`, at most: a panel of `b` is 24 KiB, which a first-level cache holds. Part of the
 /// arithmetic.
-const DEPTH: usize = 128;
+pub const DEPTH: usize = 128;
 /// Rows of `a` that pass by a panel, at most: `DEPTH` columns of them stay in the second-level cache.
 const HEIGHT: usize = 1024;
+/// The same where `a` lies along several axes, so that its rows are packed.
+const LINES: usize = 256;
 /// An operand `b` of at most so many bytes is not worth packing if its columns lie side by side.
 const SMALL: usize = 16 << 10;
 
@@ -48,23 +52,14 @@ const SMALL: usize = 16 << 10;
 /// [`CompileError::Undefined`] for other dtypes than f32 and f64, [`CompileError::Malformed`] for layouts of another
 /// rank.
 pub fn compile(matmul: &Matmul, isa: Isa) -> Result<Arc<dyn Executable>, CompileError> {
-    let rank = matmul.batch.len() + 2;
-    if matmul.a.strides.len() != rank || matmul.b.strides.len() != rank {
-        return Err(CompileError::Malformed("a matmul's layouts have its batch axes and two more"));
+    if !matmul.is_well_formed() {
+        return Err(CompileError::Malformed("a matmul's layouts have its batch axes and those of two of m, n and k"));
     }
     match matmul.dtype {
         DType::F32 => Ok(Arc::new(MatmulKernel::<f32>::new(matmul, isa))),
         DType::F64 => Ok(Arc::new(MatmulKernel::<f64>::new(matmul, isa))),
         dtype => Err(CompileError::Undefined { op: "matmul".into(), dtype }),
     }
-}
-
-/// One operand: its batch items, and its strides by row and by column.
-#[derive(Debug)]
-struct Side {
-    items: Walk,
-    row: isize,
-    col: isize,
 }
 
 /// A compiled product.
@@ -99,7 +94,7 @@ fn part(extent: usize, parts: usize, grain: usize) -> (usize, usize) {
 }
 
 /// The length of a block of `k`.
-fn depth(k: usize) -> usize {
+pub fn depth(k: usize) -> usize {
     part(k, k.div_ceil(DEPTH), 16).0
 }
 
@@ -129,10 +124,12 @@ fn grid(m: usize, n: usize, k: usize, b_lies_well: bool) -> [(usize, usize); 2] 
 
 impl<T: Element> MatmulKernel<T> {
     fn new(matmul: &Matmul, isa: Isa) -> Self {
-        let Matmul { batch, mut m, n, k, a, b, .. } = matmul.clone();
-        let mut batch: Dims = batch;
+        let merged = matmul.merged();
+        let single = merged.m.len() == 1;
+        let Matmul { mut batch, m: rows, n: cols, k: sums, a, b, .. } = merged;
+        let [mut m, n, k] = [&rows, &cols, &sums].map(|dims| product(dims));
         // A batch axis that only `a` has, and that goes on where the rows end, is more rows.
-        while let Some(&extent) = batch.last() {
+        while let Some(&extent) = batch.last().filter(|_| single) {
             let axis = batch.len() - 1;
             let (rows, item) = (a.strides[matmul.batch.len()], a.strides[axis]);
             let repeats = b.strides[axis] == 0;
@@ -145,22 +142,26 @@ impl<T: Element> MatmulKernel<T> {
             m *= extent;
             batch.pop();
         }
-        let side = |layout: &Layout| {
-            let [.., row, col] = layout.strides[..] else {
-                return Side { items: Walk::new(&[], layout), row: 0, col: 0 };
-            };
-            Side { items: Walk::new(&batch, layout), row, col }
-        };
+        let rows = if single { Dims::from_slice(&[m]) } else { rows };
+        let first = matmul.batch.len();
+        let (a_lines, a_depth) = a.strides[first..].split_at(rows.len());
+        let (b_depth, b_lines) = b.strides[first..].split_at(sums.len());
+        let mut a = Side::new(Walk::new(&batch, &a), (&rows, a_lines), (&sums, a_depth));
+        let mut b = Side::new(Walk::new(&batch, &b), (&cols, b_lines), (&sums, b_depth));
+        if k == 0 {
+            // Nothing is read: plain loops write the zeros.
+            (a.plain, b.plain) = (Some((0, 0)), Some((0, 0)));
+        }
         let items = product(&batch);
         let work = (m + PACKING).saturating_mul(n).saturating_mul(k);
-        let (a, b) = (side(&a), side(&b));
-        let [rows, cols] = grid(m, n, k, b.col == 1);
+        let [rows, cols] = grid(m, n, k, b.plain.is_some_and(|(col, _)| col == 1));
         let per = match rows.1 * cols.1 {
             1 => (SPLIT_WORK / 2 / work.max(m.saturating_mul(n)).max(1)).clamp(1, items.max(1)),
             _ => 1,
         };
+        let plain = a.plain.is_some() && b.plain.is_some();
         let is_tiny = m.saturating_mul(n).saturating_mul(k) <= TINY_WORK || m.saturating_mul(n) <= TINY_RESULT;
-        let tiny = is_tiny.then(|| match fuses(isa) {
+        let tiny = (plain && is_tiny).then(|| match fuses(isa) {
             true => select::<Plain<T, true>>(isa),
             false => select::<Plain<T, false>>(isa),
         });
@@ -175,7 +176,11 @@ impl<T: Element> Executable for MatmulKernel<T> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        if self.tiny.is_some() { 0 } else { self.micro.width() * depth(self.k) * size_of::<T>() }
+        if self.tiny.is_some() {
+            return 0;
+        }
+        let rows = if self.a.plain.is_some() { 0 } else { LINES.min(self.m) };
+        (self.panel_elements() + rows * depth(self.k)) * size_of::<T>()
     }
 
     fn cost(&self) -> u64 {
@@ -193,25 +198,18 @@ impl<T: Element> Executable for MatmulKernel<T> {
         for item in group * self.per..((group + 1) * self.per).min(self.items) {
             // SAFETY: the layouts stay within the operands, the result is contiguous, and blocks do not overlap.
             unsafe {
-                let a =
-                    args.operands[0].cast::<T>().offset(shift[0] + self.a.items.offset(item) + i as isize * self.a.row);
-                let b =
-                    args.operands[1].cast::<T>().offset(shift[1] + self.b.items.offset(item) + j as isize * self.b.col);
+                let a = args.operands[0].cast::<T>().offset(shift[0] + self.a.items.offset(item));
+                let b = args.operands[1].cast::<T>().offset(shift[1] + self.b.items.offset(item));
                 let c = args.operands[2].cast::<T>().add((item * self.m + i) * self.n + j);
-                let product = Product {
-                    m: rows,
-                    n: cols,
-                    k: self.k,
-                    a: (self.a.row, self.a.col),
-                    b: (self.b.row, self.b.col),
-                    pitch: self.n,
-                };
-                match self.tiny {
-                    Some(tiny) => {
+                match (self.tiny, self.a.plain, self.b.plain) {
+                    (Some(tiny), Some((a_row, a_col)), Some((b_col, b_row))) => {
+                        let (a, b) = (a.offset(i as isize * a_row), b.offset(j as isize * b_col));
+                        let (m, n, k, pitch) = (rows, cols, self.k, self.n);
+                        let product = Product { m, n, k, a: (a_row, a_col), b: (b_row, b_col), pitch };
                         let src = [a.cast::<u8>().cast_const(), b.cast(), (&raw const product).cast()];
                         tiny(&Call { dst: c.cast(), src, step: [0; 3], rows: 1, cols: 1 });
                     }
-                    None => self.multiply(&product, c, a, b, scratch),
+                    _ => self.multiply(&Block { rows: (i, rows), cols: (j, cols), a, b, c }, scratch),
                 }
             }
         }
@@ -221,32 +219,65 @@ impl<T: Element> Executable for MatmulKernel<T> {
 
 /// `c[i, j] = Σ a[i, p] · b[p, j]`, strides by row and column; `c` has columns side by side and `pitch` from row to
 /// row.
-struct Product {
-    m: usize,
-    n: usize,
-    k: usize,
-    a: (isize, isize),
-    b: (isize, isize),
-    pitch: usize,
+pub struct Product {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: (isize, isize),
+    pub b: (isize, isize),
+    pub pitch: usize,
+}
+
+/// A block of the result: its first row and column and how many there are, the item's operands, its first element.
+struct Block<T> {
+    rows: (usize, usize),
+    cols: (usize, usize),
+    a: *const T,
+    b: *const T,
+    c: *mut T,
 }
 
 impl<T: Element> MatmulKernel<T> {
+    /// Elements of scratch for a panel of `b`: one made of windows is written beyond its end.
+    fn panel_elements(&self) -> usize {
+        let slack = if self.b.plain.is_some() { 0 } else { self.micro.lanes };
+        self.micro.width() * (depth(self.k) + slack)
+    }
+
     /// A product by panels and tiles.
     ///
     /// # Safety
     /// The addresses suit the product, `c` overlaps neither operand, and `panel` has what `scratch_bytes` says.
-    unsafe fn multiply(&self, product: &Product, c: *mut T, a: *const T, b: *const T, panel: *mut T) {
-        let Product { m, n, k, a: (a_row, a_col), b: (b_row, b_col), pitch } = *product;
-        let (micro, depth) = (self.micro, depth(k));
+    unsafe fn multiply(&self, block: &Block<T>, panel: *mut T) {
+        let &Block { rows: (row, m), cols: (col, n), a, b, c } = block;
+        let (micro, k, pitch, whole) = (self.micro, self.k, self.n, depth(self.k));
+        let size = size_of::<T>();
         // Packing `b` pays off if many rows use it, unless it lies well as it is.
-        let b_direct = b_col == 1 && (m <= 2 * micro.height() || k * b_row.unsigned_abs() * size_of::<T>() <= SMALL);
+        let lies_well = |(b_col, b_row): &(isize, isize)| {
+            *b_col == 1 && (m <= 2 * micro.height() || k * b_row.unsigned_abs() * size <= SMALL)
+        };
+        let b_direct = self.b.plain.as_ref().is_some_and(lies_well);
+        let height = if self.a.plain.is_some() { HEIGHT } else { LINES };
+        let (mut sums, mut columns) = (Lines::new(), Lines::new());
         // SAFETY: as our caller promised; all indices are below the extents, and panels hold `depth` by their width.
         unsafe {
-            for i in (0..m).step_by(HEIGHT) {
-                let (a, c, m) = (a.offset(i as isize * a_row), c.add(i * pitch), HEIGHT.min(m - i));
-                for p in (0..k).step_by(depth) {
-                    let (a, b) = (a.offset(p as isize * a_col), b.offset(p as isize * b_row));
-                    let (k, add) = (depth.min(k - p), p > 0);
+            let (lines, last) = (panel.add(self.panel_elements()), b.offset(self.b.reach));
+            for i in (0..m).step_by(height) {
+                let (c, m) = (c.add(i * pitch), height.min(m - i));
+                for p in (0..k).step_by(whole) {
+                    let (k, add) = (whole.min(k - p), p > 0);
+                    let (a, a_step) = match self.a.plain {
+                        Some((a_row, a_col)) => {
+                            (a.offset((row + i) as isize * a_row + p as isize * a_col), (a_row, a_col))
+                        }
+                        None => {
+                            pack_lines(&self.a, lines, a, (row + i, m), (p, k));
+                            (lines.cast_const(), (k as isize, 1))
+                        }
+                    };
+                    if self.b.plain.is_none() {
+                        sums.read(&self.b.depth, p, k);
+                    }
                     let mut j = 0;
                     let vectors = n.div_ceil(micro.lanes);
                     let panels = vectors.div_ceil(micro.vectors());
@@ -254,13 +285,32 @@ impl<T: Element> MatmulKernel<T> {
                         // As even as can be: tiles of one vector wait for their operands.
                         let vectors = (vectors + number) / panels;
                         let width = vectors * micro.lanes;
-                        let (b, c, cols) = (b.offset(j as isize * b_col), c.add(j), width.min(n - j));
-                        let (mut line, mut b_step) = (b, b_row);
-                        if !(b_direct && cols == width) {
-                            (micro.columns)(&Columns { dst: panel, width, src: b, row: b_row, col: b_col, k, cols });
-                            (line, b_step) = (panel, width as isize);
-                        }
-                        let tile = Tile { k, a, a_step: (a_row, a_col), b: line, b_step, c, pitch, add };
+                        let (c, cols) = (c.add(j), width.min(n - j));
+                        let (line, b_step) = match self.b.plain {
+                            Some((b_col, b_row)) => {
+                                let b = b.offset((col + j) as isize * b_col + p as isize * b_row);
+                                if b_direct && cols == width {
+                                    (b, b_row)
+                                } else {
+                                    let panel = Columns { dst: panel, width, src: b, row: b_row, col: b_col, k, cols };
+                                    (micro.columns)(&panel);
+                                    (panel.dst.cast_const(), width as isize)
+                                }
+                            }
+                            None => {
+                                columns.read(&self.b.lines, col + j, cols);
+                                (micro.windows)(&Panel {
+                                    dst: panel,
+                                    width,
+                                    src: b,
+                                    rows: &sums,
+                                    cols: &columns,
+                                    last,
+                                });
+                                (panel.cast_const(), width as isize)
+                            }
+                        };
+                        let tile = Tile { k, a, a_step, b: line, b_step, c, pitch, add };
                         self.strip(tile, m, vectors, cols);
                         j += width;
                     }
@@ -304,82 +354,3 @@ impl<T: Element> MatmulKernel<T> {
 
 /// Elements of the largest tile of any instruction set.
 const EDGE: usize = ROWS * COLUMNS;
-
-/// The plain loops in the same arithmetic, a block of columns at a time where `b` has its columns side by side. `FUSED`
-/// says how the instruction set multiplies and adds.
-struct Plain<T, const FUSED: bool>(std::marker::PhantomData<T>);
-
-/// `W` neighbouring elements of the result: `Σ a[p] · b[p, ..W]`, steps along `k`.
-///
-/// # Safety
-/// These elements can be read.
-#[inline(always)]
-unsafe fn chain<T: Element, const FUSED: bool, const W: usize>(
-    k: usize,
-    mut a: *const T,
-    a_step: isize,
-    mut b: *const T,
-    b_step: isize,
-) -> [T; W] {
-    let mut acc = [T::ZERO; W];
-    for _ in 0..k {
-        // SAFETY: as our caller promised.
-        let (x, row) = unsafe { (*a, &*b.cast::<[T; W]>()) };
-        for l in 0..W {
-            acc[l] = if FUSED { acc[l].fused(x, row[l]) } else { acc[l].multiply_add(x, row[l]) };
-        }
-        a = a.wrapping_offset(a_step);
-        b = b.wrapping_offset(b_step);
-    }
-    acc
-}
-
-/// The sum over the blocks of `k`.
-///
-/// # Safety
-/// As for [`chain`].
-#[inline(always)]
-unsafe fn chains<T: Element, const FUSED: bool, const W: usize>(
-    k: usize,
-    a: *const T,
-    a_step: isize,
-    b: *const T,
-    b_step: isize,
-) -> [T; W] {
-    let depth = if k <= DEPTH { k } else { depth(k) };
-    // SAFETY: as our caller promised, for the blocks of `k` too.
-    unsafe {
-        let mut sum = chain::<T, FUSED, W>(depth, a, a_step, b, b_step);
-        let mut p = depth;
-        while p < k {
-            let (a, b) = (a.offset(p as isize * a_step), b.offset(p as isize * b_step));
-            let more = chain::<T, FUSED, W>(depth.min(k - p), a, a_step, b, b_step);
-            (0..W).for_each(|l| sum[l] = sum[l].plus(more[l]));
-            p += depth;
-        }
-        sum
-    }
-}
-
-impl<T: Element, const FUSED: bool> Body for Plain<T, FUSED> {
-    #[inline(always)]
-    unsafe fn run(call: &Call) {
-        let (c, a, b) = (call.dst.cast::<T>(), call.src[0].cast::<T>(), call.src[1].cast::<T>());
-        // SAFETY: `src[2]` is the product that `run_chunk` described, and its addresses suit it.
-        unsafe {
-            let Product { m, n, k, a: (a_row, a_col), b: (b_row, b_col), pitch } = *call.src[2].cast::<Product>();
-            for i in 0..m {
-                let (a, c) = (a.offset(i as isize * a_row), c.add(i * pitch));
-                let mut j = 0;
-                while b_col == 1 && j + BLOCK <= n {
-                    *c.add(j).cast::<[T; BLOCK]>() = chains::<T, FUSED, BLOCK>(k, a, a_col, b.add(j), b_row);
-                    j += BLOCK;
-                }
-                for j in j..n {
-                    let b = b.offset(j as isize * b_col);
-                    *c.add(j) = chains::<T, FUSED, 1>(k, a, a_col, b, b_row)[0];
-                }
-            }
-        }
-    }
-}

@@ -6,6 +6,7 @@
 
 use super::isa::Isa;
 use super::pack::{self, Columns};
+use super::windows::{self, Panel};
 
 /// A tile of the result: `c[r, j] = Σ a[r, p] · b[p, j]`, or `+=`.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,8 @@ pub struct Micro<T: 'static> {
     pub tiles: &'static [&'static [TileFn<T>]],
     /// Packs a panel of `b`.
     pub columns: unsafe fn(&Columns<T>),
+    /// Packs a panel of `b` that lies along several axes.
+    pub windows: unsafe fn(&Panel<'_, T>),
 }
 
 impl<T> Micro<T> {
@@ -92,16 +95,21 @@ pub trait Vector: Copy {
     /// As for `zero`.
     unsafe fn multiply_add(self, a: Self, b: Self) -> Self;
 
-    /// `dst[p · pitch + j] = src[min(j, last) · stride + p]` for `LANES` each way.
+    /// `dst[p · pitch + j] = src[column(j) + p]` for `LANES` each way.
     ///
     /// # Safety
     /// These elements can be read and written, and do not overlap.
     #[inline(always)]
-    unsafe fn transpose(dst: *mut Self::Element, pitch: usize, src: *const Self::Element, stride: isize, last: usize) {
+    unsafe fn transpose(
+        dst: *mut Self::Element,
+        pitch: usize,
+        src: *const Self::Element,
+        column: impl Fn(usize) -> isize,
+    ) {
         for j in 0..Self::LANES {
             // SAFETY: as our caller promised.
             unsafe {
-                let line = src.offset(j.min(last) as isize * stride);
+                let line = src.offset(column(j));
                 (0..Self::LANES).for_each(|p| *dst.add(p * pitch + j) = *line.add(p));
             }
         }
@@ -174,8 +182,14 @@ macro_rules! micro {
                 unsafe { pack::columns::<$vector>(panel) }
             }
 
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn windows(panel: &Panel<'_, $element>) {
+                // SAFETY: as our caller promised.
+                unsafe { windows::panel::<$vector>(panel) }
+            }
+
             pub static MICRO: Micro<$element> =
-                Micro { lanes: <$vector>::LANES, tiles: tiles!($rows $($w)*), columns };
+                Micro { lanes: <$vector>::LANES, tiles: tiles!($rows $($w)*), columns, windows };
         }
     };
 }
@@ -333,9 +347,9 @@ mod x86 {
                     unsafe { $fma(a, b, self) }
                 }
                 $(#[inline(always)]
-                unsafe fn transpose(dst: *mut $t, pitch: usize, src: *const $t, stride: isize, last: usize) {
+                unsafe fn transpose(dst: *mut $t, pitch: usize, src: *const $t, column: impl Fn(usize) -> isize) {
                     // SAFETY: as our caller promised.
-                    unsafe { pack::$transpose(dst, pitch, src, stride, last) }
+                    unsafe { pack::$transpose(dst, pitch, src, column) }
                 })?
             }
         };

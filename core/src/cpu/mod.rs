@@ -22,7 +22,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod tiny;
 mod vector;
+mod windows;
 
 use std::sync::Arc;
 

@@ -47,7 +47,14 @@ pub unsafe fn columns<V: Vector>(panel: &Columns<V::Element>) {
         for j in (0..cols).step_by(V::LANES) {
             let last = (cols - j).min(V::LANES) - 1;
             let (dst, src) = (dst.add(j), src.offset(j as isize * col));
-            (0..depth).step_by(V::LANES).for_each(|p| V::transpose(dst.add(p * width), width, src.add(p), col, last));
+            for p in (0..depth).step_by(V::LANES) {
+                let (dst, src) = (dst.add(p * width), src.add(p));
+                if last + 1 == V::LANES {
+                    V::transpose(dst, width, src, |j| j as isize * col);
+                } else {
+                    V::transpose(dst, width, src, |j| j.min(last) as isize * col);
+                }
+            }
             for p in depth..k {
                 for l in 0..V::LANES {
                     *dst.add(p * width + l) = *src.offset(p as isize * row + l.min(last) as isize * col);
@@ -63,7 +70,7 @@ pub unsafe fn columns<V: Vector>(panel: &Columns<V::Element>) {
 /// As there; the machine has AVX-512.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub unsafe fn transpose_16(dst: *mut f32, pitch: usize, src: *const f32, stride: isize, last: usize) {
+pub unsafe fn transpose_16(dst: *mut f32, pitch: usize, src: *const f32, column: impl Fn(usize) -> isize) {
     use std::arch::x86_64::*;
     // SAFETY: as our caller promised.
     unsafe {
@@ -71,7 +78,7 @@ pub unsafe fn transpose_16(dst: *mut f32, pitch: usize, src: *const f32, stride:
             // Lane `l` (of 4) of `x[i]` is row `4 l + i`: put together while loading, which needs no shuffle.
             let mut x = [_mm512_setzero_ps(); 4];
             for (i, x) in x.iter_mut().enumerate() {
-                let four = |l: usize| _mm_loadu_ps(src.offset((4 * l + i).min(last) as isize * stride).add(p));
+                let four = |l: usize| _mm_loadu_ps(src.offset(column(4 * l + i)).add(p));
                 *x = _mm512_broadcast_f32x4(four(0));
                 *x = _mm512_mask_broadcast_f32x4(*x, 0x00F0, four(1));
                 *x = _mm512_mask_broadcast_f32x4(*x, 0x0F00, four(2));
@@ -93,16 +100,12 @@ pub unsafe fn transpose_16(dst: *mut f32, pitch: usize, src: *const f32, stride:
 /// As there; the machine has AVX.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub unsafe fn transpose_8(dst: *mut f32, pitch: usize, src: *const f32, stride: isize, last: usize) {
+pub unsafe fn transpose_8(dst: *mut f32, pitch: usize, src: *const f32, column: impl Fn(usize) -> isize) {
     use std::arch::x86_64::*;
     // SAFETY: as our caller promised.
     unsafe {
         let mut x = [_mm256_setzero_ps(); 8];
-        if last == 7 {
-            (0..8).for_each(|j| x[j] = _mm256_loadu_ps(src.offset(j as isize * stride)));
-        } else {
-            (0..8).for_each(|j| x[j] = _mm256_loadu_ps(src.offset(j.min(last) as isize * stride)));
-        }
+        (0..8).for_each(|j| x[j] = _mm256_loadu_ps(src.offset(column(j))));
         // Pairs, then fours: `y[4 i + c]` has in lane `l` (of 2) element `4 l + c` of rows `4 i..4 i + 4`.
         let mut y = x;
         for i in (0..8).step_by(4) {

@@ -82,6 +82,7 @@ impl Primitive for Matmul {
         };
         let (a_layout, b_layout) = (full(&a_dims, &a_layout), full(&b_dims, &b_layout));
         let (batch, m, a_layout, b_layout) = fold_batch(batch, m, k, a_layout, b_layout);
+        let [m, n, k] = [m, n, k].map(|extent| Dims::from_slice(&[extent]));
         let kernel = kernel::Matmul { dtype: ty.dtype, batch, m, n, k, a: a_layout, b: b_layout };
         cx.emit(Kernel::Matmul(kernel), vec![a, b]);
         Ok(())

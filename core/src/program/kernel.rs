@@ -6,6 +6,8 @@ use std::fmt;
 use smallvec::SmallVec;
 use tapeflow_ir::{DType, Reduce, ScalarFn};
 
+pub use super::contraction::Matmul;
+
 /// Extents or indices, one per axis.
 pub type Dims = SmallVec<[usize; 6]>;
 /// Strides in elements, one per axis.
@@ -127,25 +129,6 @@ impl Group {
         });
         inputs.chain(self.outputs.iter().map(|output| output.operand + 1)).max().unwrap_or(0)
     }
-}
-
-/// `c[b, m, n] = Σₖ a[b, m, k] · b[b, k, n]` in f32 or f64, k in fixed order; operands 0, 1 → 2.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Matmul {
-    /// f32 or f64.
-    pub dtype: DType,
-    /// Batch axes.
-    pub batch: Dims,
-    /// Rows of the result.
-    pub m: usize,
-    /// Columns of the result.
-    pub n: usize,
-    /// Length of the sum; 0 gives zeros.
-    pub k: usize,
-    /// Over (batch…, m, k).
-    pub a: Layout,
-    /// Over (batch…, k, n).
-    pub b: Layout,
 }
 
 /// `out[i, j, l] = data[i, index[…], l]`: rows picked along one axis. Operands 0 data, 1 index (i32, u32 or i64), 2

@@ -6,6 +6,12 @@ use tapeflow_ir::DType;
 use super::{Buffer, Rng, compile, isas, run};
 use crate::program::kernel::{Dims, Kernel, Layout, Matmul, Shifts, Strides};
 
+/// A product of single axes.
+fn matmul(dtype: DType, batch: &[usize], [m, n, k]: [usize; 3], a: Layout, b: Layout) -> Matmul {
+    let [m, n, k] = [m, n, k].map(|extent| smallvec![extent]);
+    Matmul { dtype, batch: batch.iter().copied().collect(), m, n, k, a, b }
+}
+
 /// A layout over `(batch…, rows, cols)`: by rows or by columns, batch axes first or repeated.
 fn layout(batch: &[usize], rows: usize, cols: usize, by_columns: bool, repeated: bool) -> (Layout, usize) {
     let mut strides: Strides = SmallVec::new();
@@ -57,7 +63,7 @@ fn all_strides_and_shapes() {
                         Buffer::random(&mut rng, dtype, b_len, false),
                         Buffer::new(dtype, items * m * n),
                     ];
-                    let matmul = Matmul { dtype, batch: batch.clone(), m, n, k, a, b };
+                    let matmul = matmul(dtype, batch, [m, n, k], a, b);
                     let isa = isas()[bits % isas().len()];
                     run(&*compile(Kernel::Matmul(matmul.clone()), isa), &mut buffers, &[]).unwrap();
                     verify(&matmul, &buffers);
@@ -68,7 +74,8 @@ fn all_strides_and_shapes() {
 }
 
 fn verify(matmul: &Matmul, buffers: &[Buffer]) {
-    let Matmul { dtype, ref batch, m, n, k, ref a, ref b } = *matmul;
+    let Matmul { dtype, ref batch, ref a, ref b, .. } = *matmul;
+    let [m, n, k] = matmul.extents().unwrap();
     let value = |buffer: &Buffer, at: isize| match dtype {
         DType::F32 => buffer.slice::<f32>()[at as usize] as f64,
         _ => buffer.slice::<f64>()[at as usize],
@@ -115,7 +122,7 @@ fn large_products() {
                 Buffer::random(&mut rng, DType::F32, b_len, false),
                 Buffer::new(DType::F32, m * n),
             ];
-            let matmul = Matmul { dtype: DType::F32, batch: smallvec![], m, n, k, a, b };
+            let matmul = matmul(DType::F32, &[], [m, n, k], a, b);
             let kernel = compile(Kernel::Matmul(matmul.clone()), isas()[0]);
             assert!(kernel.chunks() > 1, "{kernel:?}");
             run(&*kernel, &mut buffers, &[]).unwrap();
@@ -144,7 +151,7 @@ fn strides_with_gaps_and_long_sums() {
                         Buffer::random(&mut rng, dtype, 2 + k * b.0 + n * b.1, false),
                         Buffer::new(dtype, m * n),
                     ];
-                    let matmul = Matmul { dtype, batch: smallvec![], m, n, k, a: layout(a), b: layout(b) };
+                    let matmul = matmul(dtype, &[], [m, n, k], layout(a), layout(b));
                     run(&*compile(Kernel::Matmul(matmul.clone()), isa), &mut buffers, &[]).unwrap();
                     verify(&matmul, &buffers);
                 }
@@ -167,7 +174,7 @@ fn bits_do_not_depend_on_the_cut() {
                     Buffer::random(&mut rng, dtype, b_len, false),
                     Buffer::new(dtype, m * n),
                 ];
-                let whole = Matmul { dtype, batch: smallvec![], m, n, k, a: a.clone(), b: b.clone() };
+                let whole = matmul(dtype, &[], [m, n, k], a.clone(), b.clone());
                 run(&*compile(Kernel::Matmul(whole.clone()), isa), &mut buffers, &[]).unwrap();
                 let expected = bits(&buffers[2]);
                 for (i, rows, j, cols) in [
@@ -179,7 +186,7 @@ fn bits_do_not_depend_on_the_cut() {
                     (0, m, n - 1, 1),
                     (8, 2, 16, 2),
                 ] {
-                    let mut part = Matmul { m: rows, n: cols, ..whole.clone() };
+                    let mut part = Matmul { m: smallvec![rows], n: smallvec![cols], ..whole.clone() };
                     part.a.offset += i as isize * a.strides[0];
                     part.b.offset += j as isize * b.strides[1];
                     buffers[2] = Buffer::new(dtype, rows * cols);
@@ -207,7 +214,7 @@ fn bits_do_not_depend_on_the_batch() {
             Buffer::random(&mut rng, DType::F32, b_len, false),
             Buffer::new(DType::F32, items * m * n),
         ];
-        let all = Matmul { dtype: DType::F32, batch: smallvec![items], m, n, k, a: a.clone(), b: b.clone() };
+        let all = matmul(DType::F32, &[items], [m, n, k], a.clone(), b.clone());
         run(&*compile(Kernel::Matmul(all), isa), &mut buffers, &[]).unwrap();
         let expected = bits(&buffers[2]);
         for item in 0..items {
@@ -217,7 +224,7 @@ fn bits_do_not_depend_on_the_batch() {
                 strides: of.strides[1..].iter().copied().collect(),
             };
             buffers[2] = Buffer::new(DType::F32, m * n);
-            let matmul = Matmul { dtype: DType::F32, batch: smallvec![], m, n, k, a: one(&a), b: one(&b) };
+            let matmul = matmul(DType::F32, &[], [m, n, k], one(&a), one(&b));
             run(&*compile(Kernel::Matmul(matmul), isa), &mut buffers, &[]).unwrap();
             assert_eq!(bits(&buffers[2]), expected[item * m * n..][..m * n]);
         }
@@ -237,12 +244,7 @@ fn nan_and_infinity_stay_where_they_belong() {
         buffers[1].slice_mut::<f32>().fill(0.5);
         buffers[0].slice_mut::<f32>()[3 + 18 * k + 4] = f32::NAN;
         buffers[1].slice_mut::<f32>()[3 + 36 * k + 7] = f32::INFINITY;
-        run(
-            &*compile(Kernel::Matmul(Matmul { dtype: DType::F32, batch: smallvec![], m, n, k, a, b }), isa),
-            &mut buffers,
-            &[],
-        )
-        .unwrap();
+        run(&*compile(Kernel::Matmul(matmul(DType::F32, &[], [m, n, k], a, b)), isa), &mut buffers, &[]).unwrap();
         for (at, &value) in buffers[2].slice::<f32>().iter().enumerate() {
             match (at / n, at % n) {
                 (18, _) => assert!(value.is_nan()),

@@ -6,6 +6,7 @@ mod index;
 mod math;
 mod matmul;
 mod random_groups;
+mod windows;
 
 use std::sync::Arc;
 

@@ -60,11 +60,12 @@ pub fn matmul(matmul: &Matmul, target: &Target) -> Result<Lowering, Unsupported>
         DType::F64 if target.has_f64 => {}
         dtype => return Err(Unsupported(format!("this device has no matmul in {dtype}"))),
     }
-    let rank = matmul.batch.len() + 2;
-    if matmul.a.strides.len() != rank || matmul.b.strides.len() != rank {
-        return Err(Unsupported("a matmul's layouts have its batch axes and two more".into()));
+    if !matmul.is_well_formed() {
+        return Err(Unsupported("a matmul's layouts have its batch axes and those of two of m, n and k".into()));
     }
-    let product = Product::new(matmul);
+    let Some(product) = Product::new(matmul) else {
+        return Err(Unsupported("windows (a convolution's) are not yet operands of its products".into()));
+    };
     if product.elements() == 0 {
         return Ok(Lowering::default());
     }

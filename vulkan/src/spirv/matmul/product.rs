@@ -44,9 +44,11 @@ pub struct Product {
 }
 
 impl Product {
-    /// The simplest product that gives the same result.
-    pub fn new(matmul: &Matmul) -> Product {
-        let Matmul { dtype, m, n, k, .. } = *matmul;
+    /// The simplest product that gives the same result; `None` if rows, columns or the sum run along several axes that
+    /// do not lie one in the other.
+    pub fn new(matmul: &Matmul) -> Option<Product> {
+        let matmul = &matmul.merged();
+        let (dtype, [m, n, k]) = (matmul.dtype, matmul.extents()?);
         let rank = matmul.batch.len();
         let mut product = Product {
             dtype,
@@ -67,7 +69,7 @@ impl Product {
             out *= extent as i64;
         }
         while product.fold_lines() || product.swapped(Product::fold_lines) {}
-        product
+        Some(product)
     }
 
     /// Adds an axis outside of those that are there.
@@ -180,7 +182,8 @@ mod tests {
 
     fn product(batch: &[usize], [m, n, k]: [usize; 3], a: &[isize], b: &[isize]) -> Product {
         let batch = batch.iter().copied().collect();
-        Product::new(&Matmul { dtype: DType::F32, batch, m, n, k, a: layout(a), b: layout(b) })
+        let [m, n, k] = [m, n, k].map(|extent| [extent].into_iter().collect());
+        Product::new(&Matmul { dtype: DType::F32, batch, m, n, k, a: layout(a), b: layout(b) }).expect("single axes")
     }
 
     #[test]

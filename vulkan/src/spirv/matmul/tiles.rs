@@ -256,9 +256,10 @@ mod tests {
             shifts: [].into_iter().collect(),
             strides: [stride as isize, 1].into_iter().collect(),
         };
-        let batch = [].into_iter().collect();
-        let matmul = Matmul { dtype: DType::F32, batch, m, n, k, a: plain(k), b: plain(n) };
-        choose(Product::new(&matmul), &target(is_cpu))
+        let (a, b, batch) = (plain(k), plain(n), [].into_iter().collect());
+        let [m, n, k] = [m, n, k].map(|extent| [extent].into_iter().collect());
+        let product = Product::new(&Matmul { dtype: DType::F32, batch, m, n, k, a, b }).expect("single axes");
+        choose(product, &target(is_cpu))
     }
 
     #[test]

@@ -1,0 +1,98 @@
+//! What a contraction computes: a sum of products over axes that two operands share. Owns the description and its
+//! simplest form; knows neither tiles nor panels.
+
+use tapeflow_ir::DType;
+
+use super::kernel::{Dims, Layout, Strides};
+
+/// `c[b, m, n] = Σₖ a[b, m, k] · b[b, k, n]` in f32 or f64, k in fixed order; operands 0, 1 → 2.
+///
+/// Rows, columns and the sum may each run over several axes, row-major, with a stride of its own per axis and operand.
+/// So the windows of a convolution are an operand without ever lying in memory: they overlap.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Matmul {
+    /// f32 or f64.
+    pub dtype: DType,
+    /// Batch axes.
+    pub batch: Dims,
+    /// Axes of the rows of the result.
+    pub m: Dims,
+    /// Axes of its columns.
+    pub n: Dims,
+    /// Axes of the sum; an extent of 0 gives zeros.
+    pub k: Dims,
+    /// Over (batch…, m…, k…).
+    pub a: Layout,
+    /// Over (batch…, k…, n…).
+    pub b: Layout,
+}
+
+impl Matmul {
+    /// The same product with axes merged wherever they lie one in the other: of rows, of columns and of the sum at
+    /// least one axis is left, and just one where its operands allow it.
+    ///
+    /// ```
+    /// use tapeflow_core::{DType, driver::{Layout, Matmul}};
+    /// let layout = |strides: &[isize]| Layout {
+    ///     offset: 0, shifts: Default::default(), strides: strides.iter().copied().collect(),
+    /// };
+    /// let dims = |extents: &[usize]| extents.iter().copied().collect();
+    /// let (a, b) = (layout(&[12, 4, 1]), layout(&[20, 5, 1]));
+    /// let product = Matmul { dtype: DType::F32, batch: dims(&[]), m: dims(&[2]), n: dims(&[5]), k: dims(&[3, 4]), a, b };
+    /// assert_eq!(product.merged().extents(), Some([2, 5, 12]));
+    /// ```
+    pub fn merged(&self) -> Matmul {
+        let (batch, rows, cols) = (self.batch.len(), self.m.len(), self.n.len());
+        let sums = self.k.len();
+        let (a, b) = (&self.a.strides, &self.b.strides);
+        let (m, [a_rows]) = merge(&self.m, [&a[batch..batch + rows]]);
+        let (n, [b_cols]) = merge(&self.n, [&b[batch + sums..batch + sums + cols]]);
+        let (k, [a_sums, b_sums]) = merge(&self.k, [&a[batch + rows..], &b[batch..batch + sums]]);
+        let layout = |of: &Layout, first: Strides, second: Strides| Layout {
+            offset: of.offset,
+            shifts: of.shifts.clone(),
+            strides: of.strides[..batch].iter().copied().chain(first).chain(second).collect(),
+        };
+        let (a, b) = (layout(&self.a, a_rows, a_sums), layout(&self.b, b_sums, b_cols));
+        Matmul { dtype: self.dtype, batch: self.batch.clone(), m, n, k, a, b }
+    }
+
+    /// `[m, n, k]` if each is a single axis.
+    pub fn extents(&self) -> Option<[usize; 3]> {
+        match (&self.m[..], &self.n[..], &self.k[..]) {
+            (&[m], &[n], &[k]) => Some([m, n, k]),
+            _ => None,
+        }
+    }
+
+    /// Whether the layouts have as many axes as there are.
+    pub fn is_well_formed(&self) -> bool {
+        let outer = self.batch.len() + self.k.len();
+        self.a.strides.len() == outer + self.m.len() && self.b.strides.len() == outer + self.n.len()
+    }
+}
+
+/// Merges neighbouring axes where all strides allow it, and drops axes of 1; at least one axis is left.
+fn merge<const N: usize>(dims: &[usize], strides: [&[isize]; N]) -> (Dims, [Strides; N]) {
+    let mut merged = Dims::new();
+    let mut out: [Strides; N] = std::array::from_fn(|_| Strides::new());
+    for (axis, &extent) in dims.iter().enumerate().filter(|(_, extent)| **extent != 1) {
+        let continues = out.iter().zip(strides).all(|(out, s)| out.last() == Some(&(s[axis] * extent as isize)));
+        match merged.last_mut() {
+            Some(outer) if continues => {
+                *outer *= extent;
+                out.iter_mut().for_each(|out| {
+                    out.pop();
+                });
+            }
+            _ => merged.push(extent),
+        }
+        out.iter_mut().zip(strides).for_each(|(out, s)| out.push(s[axis]));
+    }
+    if merged.is_empty() {
+        // A single axis of 1 keeps its stride: it says how a vector lies.
+        merged.push(1);
+        out.iter_mut().zip(strides).for_each(|(out, s)| out.push(s.last().copied().unwrap_or(0)));
+    }
+    (merged, out)
+}
