@@ -39,6 +39,7 @@ pub use memory_report::{KeptTensor, MemoryReport, memory_report};
 pub use ops::attention::causal_attention;
 pub use ops::einsum::einsum;
 pub use ops::loss::CrossEntropy;
+pub use ops::options::{ConvOptions, PerAxis, PoolOptions};
 pub use ops::registry;
 pub use parameter::{Parameter, Slot, commit};
 pub use row::{Lanes, Row, detach, erf};

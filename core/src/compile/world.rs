@@ -14,7 +14,7 @@ use crate::error::Problem;
 use crate::ops::Op;
 use crate::ops::arithmetic::templates;
 use crate::ops::kernel::{KernelOp, is_row, prune};
-use crate::ops::movement::Movement;
+use crate::ops::movement::{Cuts, Movement};
 use crate::ops::reduce::ReduceOp;
 use crate::ops::source::Constant;
 use crate::tape::TensorType;
@@ -144,6 +144,17 @@ impl World {
         let shape = axes.iter().map(|&a| self.shape(id)[a]).collect::<SmallVec<_>>();
         let ty = self.with_shape(id, Shape(shape));
         self.push(Movement::Permute(axes), &[id], ty)
+    }
+
+    /// What lies at the cuts, computed alone if that is possible.
+    pub fn slice(&mut self, id: Id, cuts: Cuts, ty: TensorType) -> Id {
+        if self.bound[id.index()].is_none() {
+            let op = self.op[id.index()].clone();
+            if let Some(part) = op.primitive().and_then(|op| op.sliced(self, id, &cuts, &ty.shape)) {
+                return part;
+            }
+        }
+        self.push(Movement::Slice(cuts), &[id], ty)
     }
 
     /// Exchanges the last two axes.

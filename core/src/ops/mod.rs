@@ -12,6 +12,8 @@ pub(crate) mod cast;
 pub(crate) mod check_index;
 pub(crate) mod concat;
 pub(crate) mod cumsum;
+pub(crate) mod conv;
+pub(crate) mod convolution;
 pub(crate) mod detach;
 pub(crate) mod dropout;
 pub(crate) mod einsum;
@@ -24,13 +26,16 @@ pub(crate) mod loss;
 pub(crate) mod matmul;
 pub(crate) mod movement;
 pub(crate) mod norm;
+pub(crate) mod options;
 pub(crate) mod pad;
+pub(crate) mod pool;
 pub(crate) mod reduce;
 pub mod registry;
 pub(crate) mod softmax;
 pub(crate) mod sort;
 pub(crate) mod source;
 pub(crate) mod to_device;
+pub(crate) mod window_max;
 
 use std::borrow::Cow;
 
@@ -38,10 +43,11 @@ use smallvec::SmallVec;
 
 use crate::capture::Origin;
 use crate::compile::fuse::Lower;
-use crate::compile::world::Vjp;
+use crate::compile::world::{Id, Vjp, World};
 use crate::error::Problem;
 use crate::reference::Array;
 use crate::tape::TensorType;
+use crate::tensor::shape::Shape;
 
 /// Whether a cotangent of the result reaches an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +90,12 @@ pub(crate) trait Primitive {
     /// Whether backward wants the result kept rather than computed again.
     fn is_saved(&self) -> bool {
         false
+    }
+
+    /// A node that computes no more of `node`'s result than these cuts of this shape, if there is such; else it is
+    /// computed whole and sliced.
+    fn sliced(&self, _world: &mut World, _node: Id, _cuts: &movement::Cuts, _shape: &Shape) -> Option<Id> {
+        None
     }
 
     /// What the reference device computes.
@@ -132,6 +144,10 @@ primitives! {
     Concat(concat::Concat),
     /// Contraction.
     Matmul(matmul::Matmul),
+    /// Contraction of the windows of an image.
+    Convolve(convolution::Convolve),
+    /// The largest of each window.
+    WindowMax(window_max::WindowMax),
     /// Rows picked by index.
     Gather(gather::Gather),
     /// Rows added into by index.

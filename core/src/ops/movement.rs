@@ -56,6 +56,19 @@ impl Cut {
         Cut { start: Start::Fixed(start), step: 1 }
     }
 
+    /// Where it starts, if the shapes say so and it leaves nothing out.
+    pub fn plain(&self) -> Option<usize> {
+        self.fixed_start().filter(|_| self.step == 1)
+    }
+
+    /// Where it starts, if the shapes say so.
+    pub fn fixed_start(&self) -> Option<usize> {
+        match self.start {
+            Start::Fixed(start) => Some(start),
+            Start::Host(_) => None,
+        }
+    }
+
     fn start(&self, arguments: &[u64]) -> usize {
         match &self.start {
             Start::Fixed(start) => *start,
@@ -138,7 +151,7 @@ impl Primitive for Movement {
             Movement::Expand => cx.world.sum_to(cotangent, &shape),
             Movement::Slice(cuts) => {
                 let ty = cx.world.ty[cx.inputs[0].index()].clone();
-                cx.world.push(Pad { cuts: cuts.clone() }, &[cotangent], ty)
+                cx.world.push(Pad::zeros(cuts.clone()), &[cotangent], ty)
             }
         };
         cx.contribute(0, value);

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use smallvec::smallvec;
 
 use super::Primitive;
-use super::movement::{Cut, Cuts, Movement};
+use super::movement::{Cut, Cuts};
 use super::source::constant_fn;
 use crate::compile::fuse::{Expr, Lower};
-use crate::compile::world::Vjp;
+use crate::compile::world::{Id, Vjp, World};
 use crate::error::{Error, Problem};
 use crate::program::kernel::{Dims, Layout};
 use crate::reference::Array;
@@ -17,10 +17,22 @@ use crate::tape::site::Site;
 use crate::tensor::Tensor;
 use crate::tensor::shape::Shape;
 
-/// Element `i` of each axis goes to where a slice by the cut would take it from; the rest is zero.
+/// Element `i` of each axis goes to where a slice by the cut would take it from; the rest is filled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pad {
-    pub cuts: Cuts,
+    cuts: Cuts,
+    /// The bits of the value around.
+    fill: u64,
+}
+
+impl Pad {
+    pub fn zeros(cuts: Cuts) -> Pad {
+        Pad::with(cuts, 0.0)
+    }
+
+    pub fn with(cuts: Cuts, value: f64) -> Pad {
+        Pad { cuts, fill: value.to_bits() }
+    }
 }
 
 impl Primitive for Pad {
@@ -30,15 +42,34 @@ impl Primitive for Pad {
 
     fn vjp(&self, cx: &mut Vjp<'_>) {
         let ty = cx.world.ty[cx.inputs[0].index()].clone();
-        let value = cx.world.push(Movement::Slice(self.cuts.clone()), &[cx.cotangent], ty);
+        let value = cx.world.slice(cx.cotangent, self.cuts.clone(), ty);
         cx.contribute(0, value);
+    }
+
+    /// Less is filled, if all of the operand is still there.
+    fn sliced(&self, world: &mut World, node: Id, cuts: &Cuts, shape: &Shape) -> Option<Id> {
+        let input = world.inputs[node.index()][0];
+        let mut narrower = self.clone();
+        for (axis, (own, cut)) in narrower.cuts.iter_mut().zip(cuts).enumerate() {
+            let start = own.fixed_start()?.checked_sub(cut.plain()?)?;
+            let end = start + world.shape(input)[axis].saturating_sub(1) * own.step;
+            if end >= shape[axis] {
+                return None;
+            }
+            *own = Cut { step: own.step, ..Cut::fixed(start) };
+        }
+        if world.shape(input) == shape {
+            return Some(input);
+        }
+        let ty = world.with_shape(node, shape.clone());
+        Some(world.push(narrower, &[input], ty))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
         let ty = cx.ty().clone();
         let dims = Dims::from_slice(&ty.shape);
         let whole = Layout::contiguous(&dims);
-        let zeros = Expr::new(dims, constant_fn(ty.dtype, 0.0), Vec::new());
+        let zeros = Expr::new(dims, constant_fn(ty.dtype, f64::from_bits(self.fill)), Vec::new());
         let expr = cx.movable(0);
         cx.store_part(zeros, whole.clone());
         cx.store_part(expr, whole.slice(&self.cuts));
@@ -46,7 +77,7 @@ impl Primitive for Pad {
     }
 
     fn evaluate(&self, inputs: &[&Array], ty: &TensorType, arguments: &[u64]) -> Result<Array, Problem> {
-        let mut out = Array::fill(ty, 0.0);
+        let mut out = Array::fill(ty, f64::from_bits(self.fill));
         inputs[0].scatter_into(&mut out, |from, to| {
             for (a, cut) in self.cuts.iter().enumerate() {
                 to[a] = cut.place(from[a], arguments);
@@ -81,6 +112,6 @@ impl Tensor {
             dims[axis] = dims[axis].saturating_add(before).saturating_add(after);
         }
         let ty = TensorType { shape: Shape(dims), ..self.ty().clone() };
-        Tensor::record_at(Pad { cuts }, &[self], ty, site)
+        Tensor::record_at(Pad::zeros(cuts), &[self], ty, site)
     }
 }

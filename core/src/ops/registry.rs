@@ -2,6 +2,7 @@
 //! its operands must be like. Owns the list and the operands' values; knows no test and no device.
 
 mod cases;
+mod images;
 
 use crate::{DType, Generator, Tensor};
 

@@ -17,7 +17,7 @@ pub(crate) struct Array {
 }
 
 /// Every index of `dims`, in row-major order.
-fn each_index(dims: &[usize], mut f: impl FnMut(&[usize])) {
+pub(super) fn each_index(dims: &[usize], mut f: impl FnMut(&[usize])) {
     let mut index = vec![0; dims.len()];
     for _ in 0..dims.iter().product::<usize>() {
         f(&index);
@@ -31,7 +31,7 @@ fn each_index(dims: &[usize], mut f: impl FnMut(&[usize])) {
     }
 }
 
-fn offset(dims: &[usize], index: &[usize]) -> usize {
+pub(super) fn offset(dims: &[usize], index: &[usize]) -> usize {
     dims.iter().zip(index).fold(0, |at, (&d, &i)| at * d + i)
 }
 
@@ -147,11 +147,11 @@ impl Array {
         });
     }
 
-    fn floats(&self) -> &[f64] {
+    pub(super) fn floats(&self) -> &[f64] {
         self.data.as_floats().unwrap_or(&[])
     }
 
-    fn ints(&self) -> &[i64] {
+    pub(super) fn ints(&self) -> &[i64] {
         self.data.as_ints().unwrap_or(&[])
     }
 

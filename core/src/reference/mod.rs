@@ -3,8 +3,12 @@
 //! purpose: no clever code.
 
 mod array;
+mod pools;
+mod windows;
 
 pub(crate) use array::{Array, apply};
+pub(crate) use pools::Pools;
+pub(crate) use windows::Windows;
 
 use std::sync::Arc;
 

@@ -6,14 +6,14 @@ mod losses;
 
 use std::sync::LazyLock;
 
-use super::{Accuracy, Class, Domain, OpCase, Operand};
+use super::{Accuracy, Class, Domain, OpCase, Operand, images};
 use crate::{DType, Generator, Tensor, causal_attention};
 
-const fn operand(shape: &'static str, class: Class, domain: Domain) -> Operand {
+pub(super) const fn operand(shape: &'static str, class: Class, domain: Domain) -> Operand {
     Operand { shape, class, domain, broadcasts: false, differentiable: true }
 }
 
-const fn float(shape: &'static str) -> Operand {
+pub(super) const fn float(shape: &'static str) -> Operand {
     operand(shape, Class::Float, Domain::Between(-2.0, 2.0))
 }
 
@@ -21,7 +21,7 @@ const fn number(shape: &'static str) -> Operand {
     operand(shape, Class::Number, Domain::Between(-2.0, 2.0))
 }
 
-const fn any(shape: &'static str) -> Operand {
+pub(super) const fn any(shape: &'static str) -> Operand {
     operand(shape, Class::Any, Domain::Between(-2.0, 2.0))
 }
 
@@ -34,7 +34,7 @@ const fn index(shape: &'static str, axis: char) -> Operand {
 }
 
 impl Operand {
-    const fn within(mut self, domain: Domain) -> Operand {
+    pub(super) const fn within(mut self, domain: Domain) -> Operand {
         self.domain = domain;
         self
     }
@@ -56,14 +56,18 @@ impl Operand {
 }
 
 impl OpCase {
-    fn accurate_to(mut self, accuracy: Accuracy) -> OpCase {
+    pub(super) fn accurate_to(mut self, accuracy: Accuracy) -> OpCase {
         self.accuracy = accuracy;
         self
     }
 }
 
 /// `"op"` or `"op, attributes"`.
-fn case<const N: usize>(name: &'static str, operands: [Operand; N], apply: fn(&[Tensor]) -> Tensor) -> OpCase {
+pub(super) fn case<const N: usize>(
+    name: &'static str,
+    operands: [Operand; N],
+    apply: fn(&[Tensor]) -> Tensor,
+) -> OpCase {
     let op = name.split(',').next().unwrap_or(name);
     OpCase { op, name, operands: operands.to_vec(), apply, accuracy: Accuracy::Exact }
 }
@@ -80,7 +84,11 @@ fn binary(name: &'static str, x: Operand, y: Operand, apply: fn(&[Tensor]) -> Te
 }
 
 /// Sums, and what is made of them.
-fn sums<const N: usize>(name: &'static str, operands: [Operand; N], apply: fn(&[Tensor]) -> Tensor) -> OpCase {
+pub(super) fn sums<const N: usize>(
+    name: &'static str,
+    operands: [Operand; N],
+    apply: fn(&[Tensor]) -> Tensor,
+) -> OpCase {
     case(name, operands, apply).accurate_to(Accuracy::Sums(4.0))
 }
 
@@ -92,6 +100,8 @@ pub(super) static CASES: LazyLock<Vec<OpCase>> = LazyLock::new(|| {
         casts(),
         reductions(),
         products(),
+        images::convolutions(),
+        images::pools(),
         movements(),
         joins(),
         picks(),
@@ -290,6 +300,8 @@ fn rows() -> Vec<OpCase> {
             .accurate_to(Accuracy::Sums(16.0)),
         sums("layer_norm, bias", [float("abc"), scale(), float("c")], |t| t[0].layer_norm(&t[1], Some(&t[2]), 1e-2))
             .accurate_to(Accuracy::Sums(16.0)),
+        sums("group_norm", [float("a6b")], |t| t[0].group_norm(3, 1e-2)).accurate_to(Accuracy::Sums(16.0)),
+        sums("group_norm, one group", [float("ab2c")], |t| t[0].group_norm(1, 1e-2)).accurate_to(Accuracy::Sums(16.0)),
         case("dropout", [float("abc")], |t| t[0].dropout(0.4, &Generator::new(7))).accurate_to(Accuracy::Ulps(2.0)),
         case("dropout, of none", [any("ab")], |t| t[0].dropout(0.0, &Generator::new(7))),
     ]
