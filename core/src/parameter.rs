@@ -1,8 +1,9 @@
 //! Parameters: cells that name an immutable version of a tensor. A step makes new versions; what was recorded before
 //! keeps reading the old ones.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 use crate::capture;
 use crate::compile::realize;
@@ -38,6 +39,13 @@ struct SlotInner {
     value: Mutex<Tensor>,
     owner: Option<Arc<Owner>>,
     trainable: AtomicBool,
+    /// The version that the next commit makes.
+    staged: Mutex<Option<Tensor>>,
+}
+
+thread_local! {
+    /// What this thread has staged and not committed.
+    static STAGED: RefCell<Vec<Weak<SlotInner>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Slot {
@@ -58,18 +66,42 @@ impl Slot {
         }
         let leaf = capture::aside(|| value.as_leaf(owner.is_some(), owner.clone()))?;
         let trainable = AtomicBool::new(owner.is_some());
-        Ok(Slot(Arc::new(SlotInner { value: Mutex::new(leaf), owner, trainable })))
+        Ok(Slot(Arc::new(SlotInner { value: Mutex::new(leaf), owner, trainable, staged: Mutex::default() })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Tensor> {
         self.0.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The current version.
+    /// The current version, or the staged one.
     pub fn tensor(&self) -> Tensor {
+        if let Some(staged) = &*self.staged() {
+            return staged.clone();
+        }
         let value = self.lock().clone();
         capture::note_read(self, &value);
         value
+    }
+
+    fn staged(&self) -> MutexGuard<'_, Option<Tensor>> {
+        self.0.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what the version will be from this thread's next [`commit`] on: one that an optimizer's step makes, whose
+    /// program then computes it too. Until then [`Slot::tensor`] gives `value`, not yet computed. If that commit fails,
+    /// the old version stays.
+    ///
+    /// # Errors
+    /// A mistake in `value`, another shape or dtype.
+    #[track_caller]
+    pub fn stage(&self, value: &Tensor) -> Result<()> {
+        check_fits(&self.tensor(), value, Site::here())?;
+        // A staged version that this replaces may go only when the slot is free again.
+        let replaced = self.staged().replace(value.clone());
+        if replaced.is_none() {
+            STAGED.with_borrow_mut(|staged| staged.push(Arc::downgrade(&self.0)));
+        }
+        Ok(())
     }
 
     /// Calls `f` with the version, once no program has taken it. The slot is locked before the tape, here and
@@ -97,6 +129,8 @@ impl Slot {
 
     /// Names another version. The old one's handle goes when the slot is free again.
     fn name(&self, leaf: Tensor) {
+        let staged = self.staged().take();
+        drop(staged);
         let old = std::mem::replace(&mut *self.lock(), leaf);
         drop(old);
     }
@@ -232,7 +266,18 @@ impl Parameter {
     }
 }
 
-/// Computes all new versions as one program and then names them all: all or nothing.
+/// What this thread has staged, without those that are updated anyway.
+fn take_staged(updates: &[(&Slot, Tensor)]) -> Vec<(Slot, Tensor)> {
+    let slots = STAGED.take().into_iter().filter_map(|slot| slot.upgrade().map(Slot));
+    let staged = slots.filter_map(|slot| {
+        let value = slot.staged().take()?;
+        Some((slot, value))
+    });
+    staged.filter(|(slot, _)| !updates.iter().any(|(other, _)| Arc::ptr_eq(&slot.0, &other.0))).collect()
+}
+
+/// Computes all new versions as one program and then names them all: all or nothing. What the thread has staged (see
+/// [`Slot::stage`]) belongs to them.
 ///
 /// Memory of old versions that nobody else reads is taken over by the new ones. Live tensors that depend on such a
 /// version are computed first, so they see the old values.
@@ -243,6 +288,9 @@ impl Parameter {
 #[track_caller]
 pub fn commit(updates: &[(&Slot, Tensor)]) -> Result<()> {
     let site = Site::here();
+    let staged = take_staged(updates);
+    let staged_too = staged.iter().map(|(slot, value)| (slot, value.clone()));
+    let updates = &updates.iter().map(|(slot, value)| (*slot, value.clone())).chain(staged_too).collect::<Vec<_>>()[..];
     let mut order: Vec<usize> = (0..updates.len()).collect();
     // One order for all threads: two commits over the same slots cannot wait for each other.
     order.sort_by_key(|&i| Arc::as_ptr(&updates[i].0.0).addr());

@@ -22,7 +22,11 @@ pub mod tokenizer;
 mod trainer;
 
 pub use error::{Error, Result};
-pub use layers::{Dropout, Embedding, Gelu, LayerNorm, Linear, Relu, Sequential, Sigmoid, Silu, Tanh};
+pub use layers::{
+    AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose1d,
+    ConvTranspose2d, Dropout, Embedding, Flatten, Gelu, GroupNorm, LayerNorm, Linear, MaxPool1d, MaxPool2d, Relu,
+    Sequential, Sigmoid, Silu, Tanh, Upsample,
+};
 pub use module::{Buffer, Forward, Layer, Leaf, Module, ModuleExt, Pattern, Summary, SummaryRow, Visitor, Vjp};
 pub use optim::{Adam, AdamW, Optimizer, Sgd};
 /// The error of the tensor engine alone, which [`Error`] wraps.

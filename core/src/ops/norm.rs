@@ -1,16 +1,25 @@
-//! Layer normalisation. Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+//! Layer normalisation (Ba, Kiros & Hinton 2016, arXiv:1607.06450) and group normalisation (Wu & He 2018,
+//! arXiv:1803.08494).
 
 use tapeflow_macros::kernel;
 
 use super::kernel::map;
+use crate::error::{Error, Problem};
 use crate::row::Row;
+use crate::tape::site::Site;
 use crate::tensor::Tensor;
+use crate::tensor::shape::Shape;
+
+#[kernel]
+fn standardize(x: Row, eps: f32) -> Row {
+    let d = x - x.mean();
+    let deviation = ((d * d).mean() + eps).sqrt();
+    d * (1.0 / deviation)
+}
 
 #[kernel]
 fn layer_norm(x: Row, weight: Row, eps: f32) -> Row {
-    let d = x - x.mean();
-    let deviation = ((d * d).mean() + eps).sqrt();
-    d * (1.0 / deviation) * weight
+    standardize(x, eps) * weight
 }
 
 #[kernel]
@@ -37,5 +46,32 @@ impl Tensor {
             None => map(layer_norm::TEMPLATE, &[self, weight, &eps]),
         };
         out
+    }
+
+    /// Normalises the channels of each item in groups, over all of a group's elements.
+    ///
+    /// # Shapes
+    /// `x: (N, C, …)` → `(N, C, …)`
+    /// # Formula
+    /// `y = (x − μ) / √(σ² + ε)`, μ and biased σ² over the C / groups channels of a group and all that follows. Wu & He
+    /// 2018, arXiv:1803.08494.
+    /// # Errors
+    /// Fewer than two axes, integers, groups that do not divide the channels.
+    #[track_caller]
+    pub fn group_norm(&self, groups: usize, eps: f64) -> Tensor {
+        let site = Site::here();
+        let shape = self.shape().clone();
+        let mistake = |problem| Tensor::mistake_in(&[self], Error::new("group_norm", problem, site), self.ty().clone());
+        if shape.len() < 2 || groups == 0 || shape[1] % groups != 0 {
+            let rule = format!("(items, channels, …) is needed, and {groups} groups must divide the channels").into();
+            return mistake(Problem::Shapes { shapes: vec![shape], rule });
+        }
+        if !self.dtype().is_float() {
+            return mistake(Problem::DType { found: self.dtype(), wanted: "f32 or f64".into() });
+        }
+        let length = shape[1] / groups * shape[2..].iter().product::<usize>();
+        let rows = self.reshape_known(Shape::from([shape[0], groups, length]), site);
+        let [out] = map(standardize::TEMPLATE, &[&rows, &self.number(eps)]);
+        out.reshape_known(shape, site)
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod element;
 mod read;
 pub(crate) mod shape;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tapeflow_ir::DType;
@@ -157,6 +158,24 @@ impl Tensor {
 
     /// As [`Tensor::mistake`], in an operation on `inputs`: what is wrong may follow from a mistake in one of them,
     /// which was first.
+    /// A mistake in an operation of one's own, which comes out at the first `?` after it: what `op` was given does not
+    /// fit, and what would be right.
+    ///
+    /// # Example
+    /// ```
+    /// # use tapeflow_core::{DType, Tensor};
+    /// let x = Tensor::zeros([3], DType::F32);
+    /// let error = Tensor::refuse("pairwise", &[&x], "an even number of rows is needed").to_vec::<f32>().unwrap_err();
+    /// assert!(error.to_string().contains("an even number"));
+    /// ```
+    #[track_caller]
+    pub fn refuse(op: &'static str, inputs: &[&Tensor], rule: impl Into<Cow<'static, str>>) -> Tensor {
+        let shapes = inputs.iter().map(|t| t.shape().clone()).collect();
+        let problem = Problem::Shapes { shapes, rule: rule.into() };
+        let ty = inputs.first().map_or_else(TensorType::scalar_f32, |t| t.ty().clone());
+        Tensor::mistake_in(inputs, Error::new(op, problem, Site::here()), ty)
+    }
+
     pub(crate) fn mistake_in(inputs: &[&Tensor], error: Error, ty: TensorType) -> Tensor {
         match inputs.iter().filter_map(|t| t.0.mistake.as_ref()).min_by_key(|m| m.order) {
             Some(first) => Tensor::mistaken(first.clone(), ty, error.site()),

@@ -36,6 +36,16 @@ impl Buffer {
         Ok(self.slot.set(&value.detach())?)
     }
 
+    /// Names another version from the next step of an optimizer on, whose program computes it too: how a layer keeps
+    /// running statistics without waiting for them. Until then [`Buffer::tensor`] gives `value`.
+    ///
+    /// # Errors
+    /// A mistake in `value`, another shape or dtype.
+    #[track_caller]
+    pub fn stage(&self, value: &Tensor) -> Result<()> {
+        Ok(self.slot.stage(&value.detach())?)
+    }
+
     /// The place that holds the version.
     pub fn slot(&self) -> &Slot {
         &self.slot
