@@ -46,10 +46,10 @@ pub mod prelude {
     #[cfg(feature = "vulkan")]
     pub use tapeflow_vulkan::VulkanDevice;
 
-    pub use tapeflow_models::{Gpt, GptConfig, Mlp};
+    pub use tapeflow_models::{Gpt, GptConfig, LeNet, Mlp, ResNet20};
     pub use tapeflow_nn::{
-        Adam, AdamW, DType, Device, Dropout, Embedding, Forward, Gelu, Generator, Gradients, LayerNorm, Linear, Module,
-        ModuleExt, Optimizer, Parameter, Relu, Row, Sequential, Sgd, Shape, Sigmoid, Silu, Tanh, Tensor,
-        causal_attention, grad, kernel, no_grad,
+        Adam, AdamW, BatchNorm2d, Conv2d, ConvOptions, DType, Device, Dropout, Embedding, Flatten, Forward, Gelu,
+        Generator, Gradients, LayerNorm, Linear, MaxPool2d, Module, ModuleExt, Optimizer, Parameter, PoolOptions, Relu,
+        Row, Sequential, Sgd, Shape, Sigmoid, Silu, Tanh, Tensor, causal_attention, grad, kernel, no_grad,
     };
 }

@@ -4,11 +4,15 @@
 extern crate tapeflow_nn as tapeflow;
 
 pub mod gpt;
+mod lenet;
 mod mlp;
+pub mod resnet;
 mod sampling;
 #[cfg(test)]
 mod tests;
 
 pub use gpt::{Gpt, GptConfig};
+pub use lenet::LeNet;
 pub use mlp::Mlp;
+pub use resnet::ResNet20;
 pub use sampling::Sampler;
