@@ -270,6 +270,71 @@ fn updates_take_over_the_memory_of_what_they_replace() -> Result<()> {
     Ok(())
 }
 
+/// A cache of `rows` places, each row written with its number by a step of its own.
+fn filled(slot: &Slot, rows: impl IntoIterator<Item = usize>) -> Result<()> {
+    let wide = slot.tensor().shape()[1];
+    for row in rows {
+        let value = Tensor::from_vec(vec![row as f32; wide], [1, wide]) * 2.0;
+        // The version's handle goes with this line: while it is there, the old version stays too.
+        let new = slot.tensor().slice_assign(0, row, &value);
+        commit(&[(slot, new)])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cache_is_filled_in_place_by_one_program() -> Result<()> {
+    let _alone = alone();
+    const ROWS: usize = 256;
+    const WIDE: usize = 4096;
+    let slot = Slot::new(Tensor::zeros([ROWS, WIDE], DType::F32))?;
+    filled(&slot, [7, 3])?;
+    let before = kept();
+    reset_memory_peak();
+    filled(&slot, (0..ROWS).rev())?;
+    assert_eq!(kept(), before);
+    let used = memory_report().peak - before.live;
+    assert!(used < 4 * WIDE * 4, "{used} bytes were needed to write rows of {} bytes", WIDE * 4);
+    let column = slot.tensor().slice(1, ..1).to_vec::<f32>()?;
+    assert_eq!(column, (0..ROWS).map(|row| 2.0 * row as f32).collect::<Vec<_>>());
+    // What is read of the old version, before or in the same step, is the old version.
+    let old = slot.tensor();
+    filled(&slot, [0])?;
+    let first = |t: &Tensor| t.slice(0, ..1).slice(1, ..1).item::<f32>();
+    assert_eq!((first(&old)?, first(&slot.tensor())?), (0.0, 0.0));
+    drop(old);
+    let sum = slot.tensor().sum();
+    let new = slot.tensor().slice_assign(0, 1, &(slot.tensor().slice(0, 2..3) + 1.0));
+    commit(&[(&slot, new)])?;
+    let expected: f32 = (0..ROWS).map(|row| 2.0 * row as f32 * WIDE as f32).sum();
+    assert_eq!(sum.item::<f32>()?, expected);
+    assert_eq!(slot.tensor().slice(0, 1..2).slice(1, ..1).item::<f32>()?, 5.0);
+    Ok(())
+}
+
+#[test]
+fn rows_of_a_cache_are_filled_at_places_of_their_own() -> Result<()> {
+    let _alone = alone();
+    let slot = Slot::new(Tensor::zeros([3, 5], DType::F32))?;
+    let mut expected = vec![0.0f32; 15];
+    let mut write = |starts: [usize; 3], value: f32| -> Result<()> {
+        let new = Tensor::from_vec(vec![value, value + 0.25, value + 0.5], [3, 1]);
+        let new = slot.tensor().slice_assign_rows(1, &starts, &new);
+        commit(&[(&slot, new)])?;
+        for (row, start) in starts.into_iter().enumerate() {
+            expected[row * 5 + start] = value + 0.25 * row as f32;
+        }
+        assert_eq!(slot.tensor().to_vec::<f32>()?, expected);
+        Ok(())
+    };
+    write([0, 2, 4], 1.0)?;
+    let before = cache_counts();
+    write([4, 3, 0], 2.0)?;
+    write([4, 4, 4], 3.0)?;
+    assert_eq!(cache_counts(), before);
+    Ok(())
+}
+
 #[test]
 fn marks_bound_what_waits_to_be_computed() -> Result<()> {
     let _alone = alone();

@@ -45,7 +45,8 @@ fn single(step: &Step) -> Option<&GroupDraft> {
 
 fn is_batchable(group: &GroupDraft) -> bool {
     let stores = group.outputs.iter().all(|(_, kind)| matches!(kind, OutputKind::Store(_)));
-    stores && !group.expr.is_row() && !group.expr.sources.is_empty()
+    // A copy stays alone: the plan may leave it out.
+    stores && !group.expr.is_row() && !group.expr.sources.is_empty() && group.copied().is_none()
 }
 
 fn on_one_device(world: &World, a: &Step, b: &Step) -> bool {

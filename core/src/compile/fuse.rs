@@ -35,6 +35,14 @@ impl GroupDraft {
             _ => None,
         })
     }
+
+    /// The value that it moves whole and as it is to another place, if that is all it does: where both places are one,
+    /// it does nothing.
+    pub fn copied(&self) -> Option<Id> {
+        let [(_, OutputKind::Store(to))] = &self.outputs[..] else { return None };
+        let (from, layout) = self.expr.plain()?;
+        (layout.is_contiguous(&self.expr.space) && to.is_contiguous(&self.expr.space)).then_some(from)
+    }
 }
 
 /// A step whose operands are still nodes.

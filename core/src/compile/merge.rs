@@ -39,9 +39,10 @@ pub(super) fn merge(world: &World, mut steps: Vec<Step>) -> Vec<Step> {
     steps
 }
 
+/// The step's group, if it may get more results; a copy stays alone, since the plan may leave it out.
 fn group(step: &Step) -> Option<&GroupDraft> {
     match &step.draft {
-        Draft::Group(g) => Some(g),
+        Draft::Group(g) => Some(g).filter(|g| g.copied().is_none()),
         Draft::Groups(_) | Draft::Copy { .. } | Draft::Kernel { .. } => None,
     }
 }

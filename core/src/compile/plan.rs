@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub arena_bytes: usize,
     /// For each output: the input whose memory it takes over, if it may.
     pub in_place: Vec<Option<u32>>,
+    /// The steps that copy a value onto itself, which need not run.
+    pub idle: Vec<bool>,
 }
 
 /// A range of the arena and the steps it is in use by.
@@ -53,7 +55,8 @@ pub(crate) fn plan(
     partial_bytes: &[usize],
     outputs: &[(Id, Option<u32>)],
 ) -> Plan {
-    let mut plan = Plan { partial: partial_bytes.iter().map(|&bytes| (0, bytes)).collect(), ..Plan::default() };
+    let partial = partial_bytes.iter().map(|&bytes| (0, bytes)).collect();
+    let mut plan = Plan { partial, idle: vec![false; steps.len()], ..Plan::default() };
     let mut written: HashMap<Id, usize> = HashMap::new();
     for (i, step) in steps.iter().enumerate() {
         for id in step.reads().into_iter().chain(step.writes()) {
@@ -67,7 +70,12 @@ pub(crate) fn plan(
     for (k, &(id, replaces)) in outputs.iter().enumerate() {
         // A gradient may be the very value that is replaced; somebody then reads it after the update.
         let is_wanted = |input: u32| outputs.iter().any(|(o, _)| bound.get(o) == Some(&input));
-        let replaced = replaces.filter(|&input| !is_wanted(input) && may_replace(bound, steps, id, input));
+        let replaced = replaces.filter(|&input| !is_wanted(input) && !plan.place.contains_key(&id));
+        let takeover = replaced.and_then(|input| Some((input, may_replace(bound, steps, id, input)?)));
+        let replaced = takeover.map(|(input, _)| input);
+        if let Some((_, Takeover::Around(copy))) = takeover {
+            plan.idle[copy] = true;
+        }
         plan.in_place.push(replaced);
         plan.place.entry(id).or_insert(match replaced {
             Some(input) => Place::Input(input),
@@ -115,17 +123,35 @@ pub(crate) fn plan(
     plan
 }
 
-/// Whether the step that writes `id` may write over `input`: it reads it only element by element at the same places,
-/// writes the whole of it once, and nothing reads it later.
-fn may_replace(bound: &Bound, steps: &[Step], id: Id, input: u32) -> bool {
+/// How a value may take over an input's memory.
+#[derive(Clone, Copy)]
+enum Takeover {
+    /// One step reads each element and writes it back changed.
+    Elementwise,
+    /// The value is a copy of the input with parts written over, and the copy is this step: without it the parts are
+    /// written where the input lies.
+    Around(usize),
+}
+
+/// Whether the steps that write `id` may write over `input`: nothing reads it later, and what they read of it
+/// themselves is read element by element at the same places, or is what they would copy.
+fn may_replace(bound: &Bound, steps: &[Step], id: Id, input: u32) -> Option<Takeover> {
     let is_input = |x: Id| bound.get(&x) == Some(&input);
     let mut writers = steps.iter().enumerate().filter(|(_, s)| s.writes().contains(&id));
-    let (Some((at, writer)), None) = (writers.next(), writers.next()) else { return false };
+    let (at, writer) = writers.next()?;
+    if steps[at + 1..].iter().any(|s| s.reads().into_iter().any(is_input)) {
+        return None;
+    }
+    if let Draft::Group(group) = &writer.draft
+        && group.copied().is_some_and(is_input)
+    {
+        return Some(Takeover::Around(at));
+    }
     let groups = writer.groups();
-    let Some(group) = groups.iter().find(|g| g.outputs.iter().any(|(o, _)| *o == id)) else { return false };
+    let group = groups.iter().find(|g| g.outputs.iter().any(|(o, _)| *o == id)).filter(|_| writers.next().is_none())?;
     // The groups of one step run at once.
     if groups.iter().any(|g| !std::ptr::eq(g, group) && g.reads().any(is_input)) {
-        return false;
+        return None;
     }
     let whole = Layout::contiguous(&group.expr.space);
     let stores_whole = group.outputs.iter().any(|(o, kind)| *o == id && *kind == OutputKind::Store(whole.clone()));
@@ -133,8 +159,7 @@ fn may_replace(bound: &Bound, steps: &[Step], id: Id, input: u32) -> bool {
         ExprSource::Node { id, layout } => !is_input(*id) || *layout == whole,
         _ => true,
     });
-    let read_later = steps[at + 1..].iter().any(|s| s.reads().into_iter().any(is_input));
-    stores_whole && same_place && !read_later && !group.expr.is_row()
+    (stores_whole && same_place && !group.expr.is_row()).then_some(Takeover::Elementwise)
 }
 
 /// The steps each step must wait for: whoever wrote what it reads, and whoever used the memory it writes.
@@ -155,6 +180,10 @@ pub(crate) fn dependencies(world: &World, steps: &[Step], partial_bytes: &[usize
     let fallible = |s: &Step| matches!(&s.draft, Draft::Kernel { kernel, .. } if kernel.is_fallible());
     for (i, step) in steps.iter().enumerate() {
         let mut mine: Vec<Use> = Vec::new();
+        if plan.idle[i] {
+            out.push(Vec::new());
+            continue;
+        }
         let place = |id: Id| plan.place[&id];
         let bytes = |id: Id| world.ty[id.index()].bytes().max(1);
         mine.extend(step.reads().into_iter().map(|id| Use {

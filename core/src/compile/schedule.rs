@@ -50,7 +50,8 @@ pub(super) fn schedule(world: &World, part: &Part<'_>, dump: &mut Dump) -> Resul
         order = topological(&waits);
     }
     dump.plan("plan", world, &plan);
-    let order: Vec<usize> = order.ok_or_else(|| (Id(0), cyclic()))?;
+    let mut order: Vec<usize> = order.ok_or_else(|| (Id(0), cyclic()))?;
+    order.retain(|&step| !plan.idle[step]);
     let ordered = in_order(world, steps, &order, &waits, &compiled, &plan);
     dump.program("schedule", plan.arena_bytes, &ordered);
     let body = compiled.assemble(world, part, &plan, &ordered)?;

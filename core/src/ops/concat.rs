@@ -22,6 +22,11 @@ pub(crate) struct Concat {
 }
 
 impl Concat {
+    /// Along `axis`.
+    pub fn new(axis: usize) -> Concat {
+        Concat { axis }
+    }
+
     fn part(&self, rank: usize, start: usize) -> Cuts {
         let mut cuts: Cuts = smallvec![Cut::WHOLE; rank];
         cuts[self.axis] = Cut::fixed(start);

@@ -31,6 +31,7 @@ pub(crate) mod pad;
 pub(crate) mod pool;
 pub(crate) mod reduce;
 pub mod registry;
+pub(crate) mod slice_assign;
 pub(crate) mod softmax;
 pub(crate) mod sort;
 pub(crate) mod source;
@@ -140,6 +141,8 @@ primitives! {
     Flip(flip::Flip),
     /// Placed among zeros.
     Pad(pad::Pad),
+    /// Regions written over.
+    SliceAssign(slice_assign::SliceAssign),
     /// Joined along an axis.
     Concat(concat::Concat),
     /// Contraction.
@@ -193,6 +196,7 @@ impl Op {
             Op::Scalar(s) => s.arguments(),
             Op::Random(r) => r.arguments(),
             Op::Movement(m) => m.arguments(),
+            Op::SliceAssign(s) => s.arguments(),
             _ => Arguments::new(),
         }
     }
@@ -202,7 +206,7 @@ impl Op {
         match self {
             Op::Scalar(s) => s.origins(),
             Op::Random(r) => r.origins(),
-            Op::Movement(m) => m.arguments().iter().map(|_| Origin::Fixed).collect(),
+            Op::Movement(_) | Op::SliceAssign(_) => self.arguments().iter().map(|_| Origin::Fixed).collect(),
             _ => SmallVec::new(),
         }
     }
@@ -213,6 +217,7 @@ impl Op {
             Op::Scalar(s) => s.with_slot(first).into(),
             Op::Random(r) => r.with_slot(first).into(),
             Op::Movement(m) => m.with_slots(first).into(),
+            Op::SliceAssign(s) => s.with_slots(first).into(),
             other => other.clone(),
         }
     }

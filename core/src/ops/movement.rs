@@ -69,6 +69,11 @@ impl Cut {
         }
     }
 
+    /// From a place that the host gives.
+    pub const fn from_host(start: usize) -> Cut {
+        Cut { start: Start::Host(Host::Value(start)), step: 1 }
+    }
+
     fn start(&self, arguments: &[u64]) -> usize {
         match &self.start {
             Start::Fixed(start) => *start,
@@ -93,23 +98,35 @@ impl std::fmt::Debug for Cut {
     }
 }
 
+/// The starts among `cuts` that the host gives.
+pub(crate) fn starts_given<'c>(cuts: impl Iterator<Item = &'c Cut>) -> Arguments {
+    let given = cuts.filter_map(|cut| match &cut.start {
+        Start::Host(Host::Value(start)) => Some(*start as u64),
+        _ => None,
+    });
+    given.collect()
+}
+
+/// Lets `cuts` read the starts that the host gives from slot `first` on.
+pub(crate) fn bind_starts<'c>(cuts: impl Iterator<Item = &'c mut Cut>, first: usize) {
+    let given = cuts.filter(|cut| matches!(cut.start, Start::Host(_)));
+    given.enumerate().for_each(|(i, cut)| cut.start = Start::Host(Host::Slot(first + i)));
+}
+
 impl Movement {
     /// The starts that the host gives.
     pub fn arguments(&self) -> Arguments {
-        let Movement::Slice(cuts) = self else { return Arguments::new() };
-        let given = cuts.iter().filter_map(|cut| match &cut.start {
-            Start::Host(Host::Value(start)) => Some(*start as u64),
-            _ => None,
-        });
-        given.collect()
+        match self {
+            Movement::Slice(cuts) => starts_given(cuts.iter()),
+            _ => Arguments::new(),
+        }
     }
 
     /// The same movement reading its starts from slot `first` on.
     pub fn with_slots(&self, first: usize) -> Movement {
         let mut out = self.clone();
         if let Movement::Slice(cuts) = &mut out {
-            let given = cuts.iter_mut().filter(|cut| matches!(cut.start, Start::Host(_)));
-            given.enumerate().for_each(|(i, cut)| cut.start = Start::Host(Host::Slot(first + i)));
+            bind_starts(cuts.iter_mut(), first);
         }
         out
     }

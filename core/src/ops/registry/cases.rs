@@ -7,7 +7,7 @@ mod losses;
 use std::sync::LazyLock;
 
 use super::{Accuracy, Class, Domain, OpCase, Operand, images};
-use crate::{DType, Generator, Tensor, causal_attention};
+use crate::{DType, Generator, Tensor, cached_attention, causal_attention};
 
 pub(super) const fn operand(shape: &'static str, class: Class, domain: Domain) -> Operand {
     Operand { shape, class, domain, broadcasts: false, differentiable: true }
@@ -242,6 +242,9 @@ fn products() -> Vec<OpCase> {
         sums("causal_attention, more keys", [float("d3b"), float("d5b"), float("d5c")], |t| {
             causal_attention(&t[0], &t[1], &t[2])
         }),
+        sums("cached_attention", [float("2e3b"), float("2e6b"), float("2e6c")], |t| {
+            cached_attention(&t[0], &t[1], &t[2], Tensor::from_vec(vec![2i64, 0], [2]))
+        }),
     ]
 }
 
@@ -275,6 +278,15 @@ fn joins() -> Vec<OpCase> {
         case("stack, first", [any("ab"), any("ab")], |t| Tensor::stack(t, 0)),
         case("stack, last", [any("ab"), any("ab"), any("ab")], |t| Tensor::stack(t, -1)),
         case("pad", [any("ab")], |t| t[0].pad(&[(1, 2), (0, 1)])),
+        case("slice_assign", [any("6b"), any("2b")], |t| t[0].slice_assign(0, 3, &t[1])),
+        case("slice_assign, last, of a computed value", [any("a5"), any("a2")], |t| {
+            t[0].slice_assign(-1, 1, &t[1].slice_assign(1, 0, &t[0].slice(1, 3..4)))
+        }),
+        case("slice_assign, of nothing", [any("a5"), any("a0")], |t| t[0].slice_assign(1, 5, &t[1])),
+        case("slice_assign, of all", [any("ab"), any("ab")], |t| t[0].slice_assign(0, 0, &t[1])),
+        case("slice_assign_at", [any("46b"), any("13b")], |t| t[0].slice_assign_at(&[2, 3, 0], &t[1])),
+        case("slice_assign_rows", [any("3a5"), any("3a2")], |t| t[0].slice_assign_rows(2, &[1, 3, 0], &t[1])),
+        case("slice_assign_rows, one", [any("16b"), any("14b")], |t| t[0].slice_assign_rows(1, &[2], &t[1])),
     ]
 }
 
