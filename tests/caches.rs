@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tapeflow::models::{GenerateOptions, KvCache};
 use tapeflow::prelude::*;
 use tapeflow::{
     CacheCounts, MemoryReport, Problem, Result, Slot, cache_counts, commit, memory_report, reset_memory_peak,
@@ -211,14 +212,50 @@ fn a_chain_of_pending_nodes_is_freed_with_its_handle() {
 }
 
 #[test]
-fn sampling_and_evaluation_compile_few_programs() -> Result<()> {
+fn generation_compiles_nothing_after_the_first_token() -> Result<()> {
     let _alone = alone();
     let (model, _) = gpt(0.0);
-    let sample = |n| model.generate(&[1, 2], n, &mut tapeflow::models::Sampler::greedy());
-    sample(40)?;
+    // A context of 16 tokens, three times over and within.
+    for (length, count) in [(1, 48), (2, 10), (5, 48), (16, 48), (40, 48)] {
+        let prompt: Vec<u32> = (0..length).map(|i| (i * 5 + 1) % 19).collect();
+        let options = GenerateOptions { temperature: 0.9, ..GenerateOptions::new(count) };
+        let mut tokens = model.generate(&prompt, &options)?;
+        tokens.next().transpose()?;
+        let before = kept();
+        for token in tokens.by_ref() {
+            token?;
+            assert_eq!(kept(), before, "a prompt of {length} tokens");
+        }
+        drop(tokens);
+        // Nor for another prompt of that bucket.
+        let before = cache_counts();
+        let other = vec![3; prompt.len()];
+        assert_eq!(model.generate(&other, &options)?.count(), count);
+        assert_eq!(cache_counts(), before);
+    }
+    let all = |count| model.generate(&[1, 2], &GenerateOptions { cache: false, ..GenerateOptions::new(count) });
+    all(40)?.for_each(drop);
     let before = kept();
-    sample(60)?;
-    assert_eq!(kept(), before);
+    all(60)?.for_each(drop);
+    assert_eq!(kept(), before, "without a cache");
+    Ok(())
+}
+
+#[test]
+fn a_token_needs_no_memory_of_the_size_of_the_cache() -> Result<()> {
+    let _alone = alone();
+    let config = GptConfig { block_size: 2048, n_head: 2, n_embd: 64, ..GptConfig::preset("tiny", 19).unwrap() };
+    let model = Gpt::new(&config, &Generator::new(1))?;
+    let mut cache = KvCache::new(&model, 4)?;
+    let cell = 4 * 2048 * 64 * 4;
+    model.prefill(&[1, 2, 3], 4, 2, &mut cache)?;
+    model.advance(&[Some(1); 4], &mut cache)?;
+    let live = memory_report().live;
+    reset_memory_peak();
+    model.prefill(&[1, 2, 3], 4, 1, &mut cache)?;
+    model.advance(&[Some(1); 4], &mut cache)?;
+    let used = memory_report().peak - live;
+    assert!(used < cell / 4, "{used} bytes beside cells of {cell}");
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use tapeflow_nn::{
     causal_attention, init, is_training, no_grad,
 };
 
-use crate::Sampler;
+use crate::kv_cache::{KvCache, Pass};
 
 /// The sizes of a [`Gpt`], by nanoGPT's names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,12 +84,12 @@ impl GptConfig {
 /// A decoder-only transformer whose head is tied to the token embedding.
 ///
 /// ```
-/// use tapeflow_models::{Gpt, GptConfig, Sampler};
+/// use tapeflow_models::{GenerateOptions, Gpt, GptConfig};
 /// use tapeflow_nn::{Generator, ModuleExt};
 /// let config = GptConfig { block_size: 8, n_layer: 1, n_head: 2, n_embd: 8, ..GptConfig::preset("gpt2", 11).unwrap()
 /// }; let model = Gpt::new(&config, &Generator::new(1))?;
 /// assert_eq!(model.named_parameters()[2].0, "h.0.ln_1.weight");
-/// let tokens = model.generate(&[1, 2, 3], 4, &mut Sampler::greedy())?;
+/// let tokens = model.generate(&[1, 2, 3], &GenerateOptions::greedy(4))?.collect::<Result<Vec<u32>, _>>()?;
 /// assert_eq!(tokens.len(), 4);
 /// # Ok::<(), tapeflow_nn::Error>(())
 /// ```
@@ -183,48 +183,96 @@ impl Gpt {
         logits.reshape([-1, v]).cross_entropy(&targets.reshape([-1])) // (B·T, V), (B·T,)
     }
 
-    /// Continues `prompt` by `count` tokens, in evaluation mode.
+    /// Reads `tokens` into row `row` of a cache, from its beginning on, in evaluation mode; what was in the row is
+    /// forgotten.
     ///
-    /// The context grows up to block_size tokens; when it is full, generation goes on from its last half.
-    ///
-    /// # Errors
-    /// An empty prompt, a token beyond the vocabulary, settings of the sampler that make no sense.
-    pub fn generate(&self, prompt: &[u32], count: usize, sampler: &mut Sampler) -> Result<Vec<u32>> {
-        let mut tokens = Vec::with_capacity(count);
-        self.generate_each(prompt, count, sampler, |token| tokens.push(token))?;
-        Ok(tokens)
-    }
-
-    /// As [`generate`](Gpt::generate), handing out each token as soon as it is known.
+    /// They are padded to `padded` tokens: one program serves all prompts that are padded to one length.
     ///
     /// # Errors
-    /// As `generate`.
-    pub fn generate_each(
-        &self,
-        prompt: &[u32],
-        count: usize,
-        sampler: &mut Sampler,
-        mut each: impl FnMut(u32),
-    ) -> Result<()> {
-        if prompt.is_empty() {
-            return Err(Error::Configuration("the prompt is empty: there is nothing to continue".into()));
+    /// A cache of another model's sizes or with fewer rows; more tokens than `padded`, or than a context holds; a token
+    /// beyond the vocabulary. The cache is then as it was.
+    #[track_caller]
+    pub fn prefill(&self, tokens: &[u32], padded: usize, row: usize, cache: &mut KvCache) -> Result<()> {
+        cache.check(&self.config)?;
+        let (rows, most) = (cache.rows(), self.config.block_size);
+        if row >= rows || tokens.len() > padded || padded > most {
+            let said = format!("{} tokens, padded to {padded}, into row {row}", tokens.len());
+            return Err(Error::Configuration(format!(
+                "prefill: {said}: the cache has {rows} rows, and a context is at most {most} tokens"
+            )));
         }
-        let block = self.config.block_size;
-        let mut window: Vec<u32> = prompt[prompt.len().saturating_sub(block)..].to_vec();
-        for _ in 0..count {
-            let logits = no_grad(|| self.eval(|| self.next_logits(&window))).to_vec::<f32>()?;
-            let token = sampler.sample(&logits)?;
-            each(token);
-            window.push(token);
-            if window.len() > block {
-                window.drain(..window.len() - (block / 2).max(1));
-            }
-        }
-        Ok(())
+        let padding = std::iter::repeat_n(0, padded - tokens.len());
+        let values: Vec<i64> = tokens.iter().map(|&t| i64::from(t)).chain(padding).collect();
+        let mut pass = Pass::prompt(cache, row, tokens.len());
+        self.quietly(|| {
+            // What it ends in is not asked for: the pass that follows begins with the prompt's last token.
+            drop(self.hidden_cached(&Tensor::from_vec(values, [1, padded]), &mut pass));
+            pass.finish()
+        })
     }
 
-    /// The logits after the last token of `window`, `(V,)`, f32.
-    fn next_logits(&self, window: &[u32]) -> Tensor {
+    /// One more token of each row of a cache, in evaluation mode; rows without one stay as they are.
+    ///
+    /// # Shapes
+    /// → `(rows, V)`, f32: the logits of what follows; of a row without a token they mean nothing.
+    /// # Errors
+    /// A cache of another model's sizes, not one entry per row, a row that is full, a token beyond the vocabulary. The
+    /// cache is then as it was.
+    #[track_caller]
+    pub fn advance(&self, tokens: &[Option<u32>], cache: &mut KvCache) -> Result<Tensor> {
+        cache.check(&self.config)?;
+        let rows = cache.rows();
+        let is_full = |(row, token): (usize, &Option<u32>)| token.is_some() && cache.filled(row) >= cache.length();
+        if tokens.len() != rows || tokens.iter().enumerate().any(is_full) {
+            return Err(Error::Configuration(format!(
+                "advance: {} tokens for the {rows} rows of a cache, none of which may be full (with {} tokens)",
+                tokens.len(),
+                cache.length()
+            )));
+        }
+        let values: Vec<i64> = tokens.iter().map(|t| i64::from(t.unwrap_or(0))).collect();
+        let mut pass = Pass::next(cache, tokens.iter().map(Option::is_some).collect());
+        self.quietly(|| {
+            let x = self.hidden_cached(&Tensor::from_vec(values, [rows, 1]), &mut pass); // (B, 1, C)
+            let logits = self.head(&x).reshape([rows, self.config.vocab_size]).cast(DType::F32); // (B, V)
+            drop(x);
+            // The program that fills the cache computes the logits too: their handle is there.
+            pass.finish()?;
+            Ok(logits)
+        })
+    }
+
+    /// Without gradients, in evaluation mode, on the model's device.
+    fn quietly<T>(&self, f: impl FnOnce() -> T) -> T {
+        no_grad(|| self.eval(|| self.wte.weight.tensor().device().scope(f)))
+    }
+
+    /// The activations before the head, of tokens that come after what is in a cache.
+    fn hidden_cached(&self, tokens: &Tensor, pass: &mut Pass<'_>) -> Tensor {
+        use tapeflow::__macro::{scope, scope_index};
+        let [_, t] = tokens.dims();
+        let mut x = {
+            let _scope = scope("wte");
+            self.wte.forward(tokens) // (B, T, C)
+        };
+        {
+            let _scope = scope("wpe");
+            x = x + pass.positions(&self.wpe.weight.tensor(), t); // (B, T, C) + (T, C) or (B, 1, C)
+        }
+        for (index, block) in self.h.iter().enumerate() {
+            let _scope = scope_index("h", index);
+            x = block.forward_cached(&x, index, pass);
+        }
+        let _scope = scope("ln_f");
+        self.ln_f.forward(&x)
+    }
+
+    /// The logits after the last token of `window`, `(V,)`, f32, all of it computed anew.
+    pub(crate) fn next_logits(&self, window: &[u32]) -> Result<Vec<f32>> {
+        Ok(self.quietly(|| self.record_next_logits(window)).to_vec::<f32>()?)
+    }
+
+    fn record_next_logits(&self, window: &[u32]) -> Tensor {
         let t = window.len();
         // Padded to a power of two, so that few programs serve all lengths; nothing before the padding sees it. The
         // last token's place is data and no part of the program.
@@ -267,6 +315,19 @@ impl Block {
             mlp: FeedForward::new(config, generator)?,
         })
     }
+
+    /// As `forward`, for tokens that come after what is in a cache.
+    fn forward_cached(&self, x: &Tensor, index: usize, pass: &mut Pass<'_>) -> Tensor {
+        use tapeflow::__macro::scope;
+        let under = |name: &'static str, f: &mut dyn FnMut() -> Tensor| {
+            let _scope = scope(name);
+            f()
+        };
+        let normal = under("ln_1", &mut || self.ln_1.forward(x));
+        let x = x + under("attn", &mut || self.attn.attend(&normal, |q, k, v| pass.attend(index, q, k, v)));
+        let normal = under("ln_2", &mut || self.ln_2.forward(&x));
+        &x + under("mlp", &mut || self.mlp.forward(&normal))
+    }
 }
 
 /// Multi-head attention in which each place sees itself and what is before it: `(B, T, C)` → `(B, T, C)`.
@@ -297,9 +358,11 @@ impl CausalSelfAttention {
     }
 }
 
-impl Forward for CausalSelfAttention {
+impl CausalSelfAttention {
+    /// The projections before and after `attention`, which gets queries, keys and values `(B, nh, T, hs)` and gives
+    /// `(B, nh, T, hs)`.
     #[track_caller]
-    fn forward(&self, x: &Tensor) -> Tensor {
+    fn attend(&self, x: &Tensor, attention: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Tensor) -> Tensor {
         use tapeflow::__macro::scope;
         let [b, t, c] = x.dims(); // (B, T, C)
         let (nh, hs) = (self.n_head, c / self.n_head);
@@ -309,14 +372,20 @@ impl Forward for CausalSelfAttention {
         };
         // (B, T, C) -> (B, T, nh, hs) -> (B, nh, T, hs)
         let [q, k, v] = [0, 1, 2].map(|i| qkv.slice(2, i * c..(i + 1) * c).reshape([b, t, nh, hs]).transpose(1, 2));
-        let y = if self.attn_dropout.p > 0.0 && is_training() {
-            attention_with_dropout(&q, &k, &v, &self.attn_dropout)
-        } else {
-            causal_attention(&q, &k, &v)
-        }; // (B, nh, T, hs)
+        let y = attention(&q, &k, &v); // (B, nh, T, hs)
         let y = y.transpose(1, 2).reshape([b, t, c]); // (B, nh, T, hs) -> (B, T, nh, hs) -> (B, T, C)
         let _scope = scope("c_proj");
         self.resid_dropout.forward(&self.c_proj.forward(&y))
+    }
+}
+
+impl Forward for CausalSelfAttention {
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.attend(x, |q, k, v| match self.attn_dropout.p > 0.0 && is_training() {
+            true => attention_with_dropout(q, k, v, &self.attn_dropout),
+            false => causal_attention(q, k, v),
+        })
     }
 }
 

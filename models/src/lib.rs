@@ -1,18 +1,22 @@
-//! Models on tapeflow, one per file, and how tokens are sampled from them.
+//! Models on tapeflow, one per file, and how tokens are generated with them.
 
 // Generated code names `::tapeflow::…`; `tapeflow-nn` has all that it needs.
 extern crate tapeflow_nn as tapeflow;
 
+mod generate;
 pub mod gpt;
 mod lenet;
+mod kv_cache;
 mod mlp;
 pub mod resnet;
 mod sampling;
 #[cfg(test)]
 mod tests;
 
+pub use generate::{GenerateOptions, Generation, TextDecoder, TextGeneration, Tokens};
 pub use gpt::{Gpt, GptConfig};
 pub use lenet::LeNet;
+pub use kv_cache::KvCache;
 pub use mlp::Mlp;
 pub use resnet::ResNet20;
 pub use sampling::Sampler;
