@@ -210,6 +210,21 @@ fn the_whole_validation_split_comes_last() {
     assert_ne!(first, sample("out", &["--seed", "9", "--temperature", "2"]));
     assert_eq!(sample("out", &["--temperature", "0"]), sample("out", &["--top-k", "1", "--seed", "5"]));
 
+    // Several prompts at once are as each alone with its own seed; a stop string is not shown.
+    let both = sample("out", &["--generate", "7", "--top-p", "0.9", "--repetition-penalty", "1.1"]);
+    let alone = folder.gpt(
+        &["--load", "out", "--generate", "7", "--tokens", "30", "--seed", "2", "--top-p", "0.9"]
+            .into_iter()
+            .chain(["--repetition-penalty", "1.1"])
+            .collect::<Vec<_>>(),
+    );
+    let first_alone = sample("out", &["--top-p", "0.9", "--repetition-penalty", "1.1"]);
+    assert_eq!(both, format!("{first_alone}\n{}", succeeded(&alone)));
+    let stop = first.get(7..9).unwrap();
+    let stopped = sample("out", &["--stop", stop]);
+    let end = 5 + first[5..].find(stop).unwrap();
+    assert_eq!(stopped.trim_end_matches('\n'), first[..end].trim_end_matches('\n'));
+
     refused(&folder.gpt(&["--load", "out", "--generate", "12 §"]), 2, &["'§'", "character 3", "'e'"]);
     refused(&folder.gpt(&["--load", "out", "--generate", ""]), 2, &["the prompt is empty"]);
     refused(&folder.gpt(&["--load", "nowhere", "--generate", "1"]), 1, &["no checkpoint in nowhere", "config.json"]);
@@ -286,6 +301,9 @@ fn bad_input_is_named_and_nothing_is_left() {
         (&["--threads", "0"], 2, &["--threads", "at least 1"]),
         (&["--eval", "half"], 2, &["--eval", "`full` or"]),
         (&["--top-k", "0"], 2, &["--top-k", "at least 1"]),
+        (&["--top-p", "1.5"], 2, &["--top-p", "above 0 and at most 1"]),
+        (&["--repetition-penalty", "0"], 2, &["--repetition-penalty", "above 0"]),
+        (&["--stop", "x"], 2, &["required"]),
         (&["--temperature", "-0.5"], 2, &["--temperature", "at least 0"]),
         (&["--generate", "Once"], 2, &["required"]),
         (&["--out", "short.txt/run", "--steps", "1"], 1, &["short.txt"]),

@@ -59,9 +59,9 @@ pub struct Options {
     #[arg(long, value_name = "DIR", requires = "generate", help_heading = SAMPLING)]
     pub load: Option<PathBuf>,
 
-    /// Text to continue, with --load
+    /// Text to continue, with --load; given several times, all are continued at once
     #[arg(long, value_name = "PROMPT", requires = "load", help_heading = SAMPLING)]
-    pub generate: Option<String>,
+    pub generate: Vec<String>,
 
     /// 1 draws as the model predicts, less prefers the likely, 0 always takes the likeliest
     #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature, help_heading = SAMPLING)]
@@ -70,6 +70,18 @@ pub struct Options {
     /// Draw among the K likeliest tokens only [default: all]
     #[arg(long, value_name = "K", value_parser = count, help_heading = SAMPLING)]
     pub top_k: Option<usize>,
+
+    /// Draw among the likeliest tokens that have this probability together, 0 < P ≤ 1 [default: all]
+    #[arg(long, value_name = "P", value_parser = share, help_heading = SAMPLING)]
+    pub top_p: Option<f64>,
+
+    /// How much less likely tokens become that were there before; 1: not at all
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = penalty, help_heading = SAMPLING)]
+    pub repetition_penalty: f64,
+
+    /// End before this text, with --load; given several times, before the first of them
+    #[arg(long, value_name = "TEXT", requires = "load", value_parser = some_text, help_heading = SAMPLING)]
+    pub stop: Vec<String>,
 
     /// Tokens to generate (fewer before training)
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = count, help_heading = SAMPLING)]
@@ -112,7 +124,19 @@ impl Options {
 /// The flags whose value is a name: where one begins with a dash, it is rather the next flag.
 const NAMES: [&str; 5] = ["data", "config", "device", "out", "load"];
 /// The flags that say how to sample.
-const WITH_LOAD: [&str; 8] = ["load", "generate", "temperature", "top_k", "tokens", "seed", "threads", "device"];
+const WITH_LOAD: [&str; 11] = [
+    "load",
+    "generate",
+    "temperature",
+    "top_k",
+    "top_p",
+    "repetition_penalty",
+    "stop",
+    "tokens",
+    "seed",
+    "threads",
+    "device",
+];
 
 /// Hyperparameters that differ from the preset's: as flags, and as the contents of a configuration file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -238,6 +262,24 @@ fn temperature(text: &str) -> Result<f64, String> {
     }
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(p) if p > 0.0 && p <= 1.0 => Ok(p),
+        _ => Err("a number above 0 and at most 1 is needed".into()),
+    }
+}
+
+fn penalty(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(r) if r > 0.0 && f64::is_finite(r) => Ok(r),
+        _ => Err("a number above 0 is needed".into()),
+    }
+}
+
+fn some_text(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("at least one character is needed".into()) } else { Ok(text.to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,6 +299,9 @@ mod tests {
             &["--temperature", "NaN"],
             &["--device", "abacus"],
             &["--generate", "Once"],
+            &["--top-p", "0"],
+            &["--repetition-penalty", "-1"],
+            &["--load", "runs/gpt", "--generate", "Once", "--stop", ""],
             &["--load", "runs/gpt"],
             &["--load", "runs/gpt", "--generate", "Once", "--n-layer", "3"],
             &["--load", "runs/gpt", "--generate", "Once", "--data", "text"],
@@ -265,5 +310,7 @@ mod tests {
         }
         let fine = ["gpt", "--load", "runs/gpt", "--generate", "Once", "--temperature", "0"];
         assert!(Options::read(fine).is_ok());
+        let several = ["gpt", "--load", "x", "--generate", "-a", "--generate", "b", "--stop", ".", "--top-p", "0.5"];
+        assert_eq!(Options::read(several).unwrap().generate, ["-a", "b"]);
     }
 }
