@@ -5,8 +5,8 @@ extern crate tapeflow_nn as tapeflow;
 
 mod generate;
 pub mod gpt;
-mod lenet;
 mod kv_cache;
+mod lenet;
 mod mlp;
 pub mod resnet;
 mod sampling;
@@ -15,8 +15,8 @@ mod tests;
 
 pub use generate::{GenerateOptions, Generation, TextDecoder, TextGeneration, Tokens};
 pub use gpt::{Gpt, GptConfig};
-pub use lenet::LeNet;
 pub use kv_cache::KvCache;
+pub use lenet::LeNet;
 pub use mlp::Mlp;
 pub use resnet::ResNet20;
 pub use sampling::Sampler;

@@ -5,10 +5,10 @@ use tapeflow_nn::{Error, Generator, Result};
 /// Draws tokens from logits: the most likely one, or at random by temperature among the most likely few.
 ///
 /// # Formula
-/// Of tokens that were there before, logits z > 0 are divided by the repetition penalty and others multiplied (Keskar et
-/// al. 2019, arXiv:1909.05858, in the form of Hugging Face's `transformers`). Then `P(i) ∝ exp(zᵢ / temperature)` over the
-/// `top_k` largest, and of these over the fewest largest whose P together is at least `top_p` (nucleus sampling, Holtzman
-/// et al. 2020, arXiv:1904.09751).
+/// Of tokens that were there before, logits z > 0 are divided by the repetition penalty and others multiplied (Keskar
+/// et al. 2019, arXiv:1909.05858, in the form of Hugging Face's `transformers`). Then `P(i) ∝ exp(zᵢ / temperature)`
+/// over the `top_k` largest, and of these over the fewest largest whose P together is at least `top_p` (nucleus
+/// sampling, Holtzman et al. 2020, arXiv:1904.09751).
 /// # Numerics
 /// Computed in f64 on the host; the draws are a function of the seed and of how many were made before: a sampler has a
 /// generator of its own.
@@ -45,7 +45,8 @@ impl Sampler {
         self
     }
 
-    /// Among the fewest most likely tokens that have at least probability `p` together; of equals at the edge the first.
+    /// Among the fewest most likely tokens that have at least probability `p` together; of equals at the edge the
+    /// first.
     pub fn top_p(mut self, p: impl Into<Option<f64>>) -> Self {
         self.top_p = p.into();
         self

@@ -20,8 +20,8 @@ struct Operands {
     outputs: usize,
 }
 
-/// Checks what both directions ask for. `image` and `kernel` say what the shapes should be; `inner` is the kernel's axis
-/// that meets the image's channels, and whether groups divide it.
+/// Checks what both directions ask for. `image` and `kernel` say what the shapes should be; `inner` is the kernel's
+/// axis that meets the image's channels, and whether groups divide it.
 fn check<const N: usize>(
     x: &Tensor,
     weight: &Tensor,
@@ -49,7 +49,7 @@ fn check<const N: usize>(
     let channels = x.shape()[1];
     let (first, second) = (weight.shape()[0], weight.shape()[1]);
     let divided = if is_transposed { channels } else { first };
-    if groups == 0 || channels % groups != 0 || divided % groups != 0 {
+    if groups == 0 || !channels.is_multiple_of(groups) || !divided.is_multiple_of(groups) {
         let rule = format!("{groups} groups must divide the image's {channels} channels and the kernel's {first} rows");
         return Err(refuse(rule));
     }
@@ -180,7 +180,8 @@ impl Tensor {
     /// Convolution along one axis; see [`Tensor::conv2d`].
     ///
     /// # Shapes
-    /// `x: (N, C, L)`, `weight: (O, C / groups, K)` → `(N, O, ⌊(L + 2 · padding − dilation · (K − 1) − 1) / stride⌋ + 1)`
+    /// `x: (N, C, L)`, `weight: (O, C / groups, K)` → `(N, O, ⌊(L + 2 · padding − dilation · (K − 1) − 1) / stride⌋ +
+    /// 1)`
     #[track_caller]
     pub fn conv1d(&self, weight: &Tensor, options: &ConvOptions<1>) -> Tensor {
         let site = Site::here();

@@ -5,9 +5,9 @@
 //!
 //! `T(x, w, y) = Σ x[n, g, c, p·s + t·d] · w[g, o, c, t] · y[n, g, o, p]`,
 //!
-//! where p runs over places, t over taps, s is the stride and d the dilation: its derivative by y is a convolution, by w
-//! the gradient of the kernel, by x a transposed convolution, which is a convolution of y set among zeros with the taps
-//! reversed. So derivatives of any order are of the same kind. Dumoulin & Visin 2016, arXiv:1603.07285.
+//! where p runs over places, t over taps, s is the stride and d the dilation: its derivative by y is a convolution, by
+//! w the gradient of the kernel, by x a transposed convolution, which is a convolution of y set among zeros with the
+//! taps reversed. So derivatives of any order are of the same kind. Dumoulin & Visin 2016, arXiv:1603.07285.
 
 use std::borrow::Cow;
 

@@ -62,7 +62,7 @@ impl Tensor {
         let site = Site::here();
         let shape = self.shape().clone();
         let mistake = |problem| Tensor::mistake_in(&[self], Error::new("group_norm", problem, site), self.ty().clone());
-        if shape.len() < 2 || groups == 0 || shape[1] % groups != 0 {
+        if shape.len() < 2 || groups == 0 || !shape[1].is_multiple_of(groups) {
             let rule = format!("(items, channels, …) is needed, and {groups} groups must divide the channels").into();
             return mistake(Problem::Shapes { shapes: vec![shape], rule });
         }

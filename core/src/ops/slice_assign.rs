@@ -198,8 +198,8 @@ impl Tensor {
         self.assigned("slice_assign_at", value, region.map(|cuts| smallvec![cuts]))
     }
 
-    /// This tensor with a region written in each row: row `i` of `value` goes to row `i`, from `starts[i]` of `axis` on.
-    /// So sequences of different lengths share a cache.
+    /// This tensor with a region written in each row: row `i` of `value` goes to row `i`, from `starts[i]` of `axis`
+    /// on. So sequences of different lengths share a cache.
     ///
     /// # Shapes
     /// `value` has this tensor's extents on all axes but `axis`, which is not 0.

@@ -82,7 +82,8 @@ impl Gpt {
     /// No prompts, an empty one, options that make no sense; a token beyond the vocabulary comes out of the iterator.
     pub fn generate_batch<P: AsRef<[u32]>>(&self, prompts: &[P], options: &GenerateOptions) -> Result<Generation<'_>> {
         if !options.stop.is_empty() {
-            let why = "stop strings can be found in text only: `generate_text` looks for them, `stop_tokens` needs none";
+            let why =
+                "stop strings can be found in text only: `generate_text` looks for them, `stop_tokens` needs none";
             return Err(Error::Configuration(why.into()));
         }
         Generation::new(self, prompts.iter().map(|p| p.as_ref().to_vec()).collect(), options)

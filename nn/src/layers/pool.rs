@@ -1,5 +1,5 @@
-//! Pools, upsampling and flattening as layers, for use in [`Sequential`](crate::Sequential); the formulas stand with the
-//! tensor operations.
+//! Pools, upsampling and flattening as layers, for use in [`Sequential`](crate::Sequential); the formulas stand with
+//! the tensor operations.
 
 use tapeflow_core::{PerAxis, PoolOptions, Tensor};
 
