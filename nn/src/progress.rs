@@ -17,7 +17,7 @@ pub struct Progress {
     first_step: u64,
     train_loss: Option<f64>,
     val_loss: Option<f64>,
-    tokens_per_second: Option<f64>,
+    speed: Option<(f64, &'static str)>,
 }
 
 #[derive(Debug)]
@@ -44,15 +44,7 @@ impl Progress {
         } else {
             View::Lines { every: Duration::from_secs(5), last: None }
         };
-        Progress {
-            view,
-            steps,
-            started: Instant::now(),
-            first_step,
-            train_loss: None,
-            val_loss: None,
-            tokens_per_second: None,
-        }
+        Progress { view, steps, started: Instant::now(), first_step, train_loss: None, val_loss: None, speed: None }
     }
 
     /// Sets the newest training loss.
@@ -67,7 +59,12 @@ impl Progress {
 
     /// Sets the newest speed in training tokens per second.
     pub fn set_tokens_per_second(&mut self, speed: f64) {
-        self.tokens_per_second = Some(speed);
+        self.set_speed(speed, "tokens/s");
+    }
+
+    /// Sets the newest speed in a unit of one's own, such as images/s.
+    pub fn set_speed(&mut self, speed: f64, unit: &'static str) {
+        self.speed = Some((speed, unit));
     }
 
     /// Says that `done` steps are done.
@@ -107,7 +104,7 @@ impl Progress {
         let mut parts = Vec::new();
         parts.extend(self.train_loss.map(|l| format!("train {l:.4}")));
         parts.extend(self.val_loss.map(|l| format!("val {l:.4}")));
-        parts.extend(self.tokens_per_second.map(|s| format!("{} tokens/s", thousands(s))));
+        parts.extend(self.speed.map(|(speed, unit)| format!("{} {unit}", thousands(speed))));
         parts.extend(left.map(|l| format!("{} left", clock(l))));
         parts.join("  ")
     }
