@@ -176,12 +176,90 @@ const OPS: &[Case] = &[
     ("causal_attention", |x| causal_attention(&x[0], &x[1], &x[2])),
 ];
 
+fn conv1d() -> ConvOptions<1> {
+    ConvOptions::new()
+}
+
+fn conv2d() -> ConvOptions<2> {
+    ConvOptions::new()
+}
+
+/// As a layer's weight and bias.
+fn affine(y: Tensor, x: &[Tensor]) -> Tensor {
+    y * x[1].reshape([1, -1, 1, 1]) + x[2].reshape([1, -1, 1, 1])
+}
+
+fn batch_norm() -> BatchNorm2d {
+    let norm = BatchNorm2d::new(3).unwrap().affine(false);
+    norm.cast(DType::F64).unwrap();
+    norm
+}
+
+/// Convolutions, pools and norms, as [`OPS`].
+const IMAGES: &[Case] = &[
+    ("conv1d", |x| x[0].conv1d(&x[1], &conv1d().stride(2).padding(1))),
+    ("conv1d_dilation", |x| x[0].conv1d(&x[1], &conv1d().padding(2).dilation(3).groups(2))),
+    ("conv2d", |x| x[0].conv2d(&x[1], &conv2d())),
+    ("conv2d_padding", |x| x[0].conv2d(&x[1], &conv2d().padding(1))),
+    ("conv2d_stride", |x| x[0].conv2d(&x[1], &conv2d().stride([2, 3]).padding([1, 2]))),
+    ("conv2d_dilation", |x| x[0].conv2d(&x[1], &conv2d().padding([2, 1]).dilation([2, 3]).stride([1, 2]))),
+    ("conv2d_groups", |x| x[0].conv2d(&x[1], &conv2d().padding(1).groups(2))),
+    ("conv2d_depthwise", |x| x[0].conv2d(&x[1], &conv2d().padding(1).stride(2).groups(4))),
+    ("conv2d_pointwise", |x| x[0].conv2d(&x[1], &conv2d().stride(2))),
+    ("conv_transpose1d", |x| {
+        x[0].conv_transpose1d(&x[1], &conv1d().stride(3).padding(1).output_padding(2).groups(2))
+    }),
+    ("conv_transpose2d", |x| x[0].conv_transpose2d(&x[1], &conv2d())),
+    ("conv_transpose2d_stride", |x| x[0].conv_transpose2d(&x[1], &conv2d().stride(2).padding(1).output_padding(1))),
+    ("conv_transpose2d_dilation", |x| {
+        x[0].conv_transpose2d(&x[1], &conv2d().dilation(2).padding([1, 2]).groups(2))
+    }),
+    ("max_pool1d", |x| x[0].max_pool1d(&PoolOptions::new(3).stride(2).padding(1))),
+    ("max_pool2d", |x| x[0].max_pool2d(&PoolOptions::new(2))),
+    ("max_pool2d_overlap", |x| x[0].max_pool2d(&PoolOptions::new(3).stride(2).padding(1))),
+    ("max_pool2d_ties", |x| x[0].max_pool2d(&PoolOptions::new([3, 2]).stride(1).padding([1, 0]))),
+    ("avg_pool1d", |x| x[0].avg_pool1d(&PoolOptions::new(3).stride(2).padding(1))),
+    ("avg_pool2d", |x| x[0].avg_pool2d(&PoolOptions::new([3, 2]).stride([2, 1]).padding([1, 0]))),
+    ("adaptive_avg_pool2d", |x| x[0].adaptive_avg_pool2d([3, 4])),
+    ("adaptive_avg_pool1d", |x| x[0].adaptive_avg_pool1d(3)),
+    ("batch_norm", |x| affine(batch_norm().forward(&x[0]), x)),
+    ("batch_norm_eval", |x| {
+        let norm = batch_norm();
+        norm.running_mean.set(&Tensor::from_vec(vec![0.5, -1.0, 2.0], [3])).unwrap();
+        norm.running_var.set(&Tensor::from_vec(vec![0.5, 4.0, 1.0], [3])).unwrap();
+        norm.eval(|| norm.forward(&x[0]))
+    }),
+    ("group_norm", |x| affine(x[0].group_norm(2, 1e-5), x)),
+    ("upsample_nearest", |x| x[0].upsample_nearest2d([2, 3])),
+];
+
 #[test]
 fn single_operations_and_their_gradients() -> Result<()> {
-    let golden = Golden::read("ops");
+    compare_operations(&Golden::read("ops"), OPS)
+}
+
+#[test]
+fn operations_on_images_and_their_gradients() -> Result<()> {
+    compare_operations(&Golden::read("images"), IMAGES)
+}
+
+#[test]
+fn running_statistics_after_two_batches() -> Result<()> {
+    let golden = Golden::read("images");
+    let norm = batch_norm().momentum(0.3);
+    for batch in 0..2 {
+        norm.forward(&golden.tensor("batches", DType::F64).narrow(0, batch, 1).squeeze(0));
+    }
+    for (name, buffer) in [("running_mean", &norm.running_mean), ("running_var", &norm.running_var)] {
+        assert_close(name, &buffer.tensor().to_vec::<f64>()?, golden.floats(name), 1e-12, 1e-14);
+    }
+    Ok(())
+}
+
+fn compare_operations(golden: &Golden, cases: &[Case]) -> Result<()> {
     let made = golden.0.keys().filter(|name| name.ends_with(".output")).count();
-    assert_eq!(OPS.len(), made, "the golden file and the table list different operations");
-    for (name, op) in OPS {
+    assert_eq!(cases.len(), made, "the golden file and the table list different operations");
+    for (name, op) in cases {
         let mut inputs = Vec::new();
         while golden.0.contains_key(&format!("{name}.input.{}", inputs.len())) {
             let input = golden.tensor(&format!("{name}.input.{}", inputs.len()), DType::F64);

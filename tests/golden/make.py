@@ -4,7 +4,8 @@
 
 gpt.safetensors, mlp.safetensors: ten AdamW steps. `initial.PATH` (f32, exact in f64 too), `final.PATH` (f64), the inputs of
 each step, `losses.f64`, `losses.f32`, `norms.f64` (global gradient norms before clipping).
-ops.safetensors: one op each, f64. `NAME.input.I`, `NAME.output`, `NAME.cotangent`, `NAME.gradient.I`.
+ops.safetensors, images.safetensors: one op each, f64. `NAME.input.I`, `NAME.output`, `NAME.cotangent`, `NAME.gradient.I`.
+images.safetensors also has `batches` and the `running_mean`, `running_var` that batch normalisation has after them.
 made.json: versions and seed. Everything is drawn from numpy's PCG64, so a file changes only if this script or
 PyTorch's arithmetic does.
 """
@@ -142,9 +143,54 @@ def ops(rng):
     }
 
 
-def write_ops(rng):
-    tensors = {}
-    for name, (function, inputs) in ops(rng).items():
+def image_ops(rng):
+    """As `ops`: convolutions, pools and norms in many settings."""
+    f = lambda *s: torch.tensor(rng.standard_normal(s))
+    with_affine = lambda norm: lambda x, w, b: norm(x) * w.view(1, -1, 1, 1) + b.view(1, -1, 1, 1)
+    conv = lambda function, x, w, **options: (lambda x, w: function(x, w, **options), [f(*x), f(*w)])
+    pool = lambda function, x, *window, **options: (lambda x: function(x, *window, **options), [f(*x)])
+    ties = torch.tensor(rng.integers(0, 3, (2, 2, 6, 7)).astype(float))
+    return {
+        "conv1d": conv(F.conv1d, (2, 3, 9), (4, 3, 3), stride=2, padding=1),
+        "conv1d_dilation": conv(F.conv1d, (2, 4, 11), (6, 2, 3), padding=2, dilation=3, groups=2),
+        "conv2d": conv(F.conv2d, (2, 3, 6, 7), (4, 3, 3, 2)),
+        "conv2d_padding": conv(F.conv2d, (2, 3, 5, 5), (4, 3, 3, 3), padding=1),
+        "conv2d_stride": conv(F.conv2d, (2, 3, 8, 9), (5, 3, 3, 3), stride=(2, 3), padding=(1, 2)),
+        "conv2d_dilation": conv(F.conv2d, (2, 2, 9, 8), (3, 2, 3, 2), padding=(2, 1), dilation=(2, 3), stride=(1, 2)),
+        "conv2d_groups": conv(F.conv2d, (2, 6, 6, 5), (4, 3, 3, 3), padding=1, groups=2),
+        "conv2d_depthwise": conv(F.conv2d, (2, 4, 6, 6), (8, 1, 3, 3), padding=1, stride=2, groups=4),
+        "conv2d_pointwise": conv(F.conv2d, (2, 5, 5, 4), (3, 5, 1, 1), stride=2),
+        "conv_transpose1d": conv(F.conv_transpose1d, (2, 4, 5), (4, 2, 3), stride=3, padding=1, output_padding=2, groups=2),
+        "conv_transpose2d": conv(F.conv_transpose2d, (2, 3, 4, 3), (3, 4, 3, 2)),
+        "conv_transpose2d_stride": conv(F.conv_transpose2d, (2, 3, 4, 3), (3, 4, 3, 3), stride=2, padding=1, output_padding=1),
+        "conv_transpose2d_dilation": conv(F.conv_transpose2d, (2, 4, 3, 4), (4, 3, 2, 3), dilation=2, padding=(1, 2), groups=2),
+        "max_pool1d": pool(F.max_pool1d, (2, 3, 10), 3, stride=2, padding=1),
+        "max_pool2d": pool(F.max_pool2d, (2, 3, 7, 6), 2),
+        "max_pool2d_overlap": pool(F.max_pool2d, (2, 3, 7, 8), 3, stride=2, padding=1),
+        "max_pool2d_ties": (lambda x: F.max_pool2d(x, (3, 2), stride=1, padding=(1, 0)), [ties]),
+        "avg_pool1d": pool(F.avg_pool1d, (2, 3, 10), 3, stride=2, padding=1),
+        "avg_pool2d": pool(F.avg_pool2d, (2, 3, 7, 6), (3, 2), stride=(2, 1), padding=(1, 0)),
+        "adaptive_avg_pool2d": pool(F.adaptive_avg_pool2d, (2, 3, 7, 6), (3, 4)),
+        "adaptive_avg_pool1d": pool(F.adaptive_avg_pool1d, (2, 3, 8), 3),
+        "batch_norm": (with_affine(lambda x: F.batch_norm(x, None, None, training=True)), [f(4, 3, 5, 4) * 2 + 1, f(3), f(3)]),
+        "batch_norm_eval": (lambda x: F.batch_norm(x, torch.tensor([0.5, -1.0, 2.0]).double(), torch.tensor([0.5, 4.0, 1.0]).double()),
+                            [f(4, 3, 5, 4)]),
+        "group_norm": (with_affine(lambda x: F.group_norm(x, 2)), [f(2, 6, 3, 4) * 2 + 1, f(6), f(6)]),
+        "upsample_nearest": (lambda x: F.interpolate(x, scale_factor=(2, 3), mode="nearest"), [f(2, 3, 3, 4)]),
+    }
+
+
+def running_statistics(rng):
+    """What two batches leave in a batch normalisation of momentum 0.3."""
+    norm = torch.nn.BatchNorm2d(3, momentum=0.3).double()
+    batches = torch.tensor(rng.standard_normal((2, 4, 3, 2, 5))) * 2 + 1
+    for batch in batches:
+        norm(batch)
+    return {"batches": batches, "running_mean": norm.running_mean, "running_var": norm.running_var}
+
+
+def write_ops(file, cases, tensors):
+    for name, (function, inputs) in cases.items():
         floats = [x.requires_grad_() for x in inputs if x.is_floating_point()]
         y = function(*inputs)
         cotangent = torch.tensor(rng.standard_normal(tuple(y.shape)))
@@ -154,7 +200,7 @@ def write_ops(rng):
             tensors["%s.input.%d" % (name, n)] = x.detach()
             if x.is_floating_point():
                 tensors["%s.gradient.%d" % (name, n)] = next(gradients)
-    write("ops", tensors)
+    write(file, tensors)
 
 
 def write(name, tensors):
@@ -168,6 +214,8 @@ write_training("gpt", gpt_initial(rng), gpt_loss, {"tokens": torch.tensor(rng.in
 write_training("mlp", mlp_initial(rng), mlp_loss,
                {"x": torch.tensor(rng.standard_normal((STEPS, MLP_BATCH, MLP_SIZES[0])), dtype=torch.float32),
                 "y": torch.tensor(rng.integers(0, MLP_SIZES[-1], (STEPS, MLP_BATCH)))})
-write_ops(rng)
+write_ops("ops", ops(rng), {})
+rng = np.random.default_rng([SEED, 1])
+write_ops("images", image_ops(rng), running_statistics(rng))
 made = dict(seed=SEED, torch=torch.__version__.split("+")[0], numpy=np.__version__, python=platform.python_version(), machine=platform.machine())
 (HERE / "made.json").write_text(json.dumps(made) + "\n")
