@@ -206,14 +206,10 @@ const IMAGES: &[Case] = &[
     ("conv2d_groups", |x| x[0].conv2d(&x[1], &conv2d().padding(1).groups(2))),
     ("conv2d_depthwise", |x| x[0].conv2d(&x[1], &conv2d().padding(1).stride(2).groups(4))),
     ("conv2d_pointwise", |x| x[0].conv2d(&x[1], &conv2d().stride(2))),
-    ("conv_transpose1d", |x| {
-        x[0].conv_transpose1d(&x[1], &conv1d().stride(3).padding(1).output_padding(2).groups(2))
-    }),
+    ("conv_transpose1d", |x| x[0].conv_transpose1d(&x[1], &conv1d().stride(3).padding(1).output_padding(2).groups(2))),
     ("conv_transpose2d", |x| x[0].conv_transpose2d(&x[1], &conv2d())),
     ("conv_transpose2d_stride", |x| x[0].conv_transpose2d(&x[1], &conv2d().stride(2).padding(1).output_padding(1))),
-    ("conv_transpose2d_dilation", |x| {
-        x[0].conv_transpose2d(&x[1], &conv2d().dilation(2).padding([1, 2]).groups(2))
-    }),
+    ("conv_transpose2d_dilation", |x| x[0].conv_transpose2d(&x[1], &conv2d().dilation(2).padding([1, 2]).groups(2))),
     ("max_pool1d", |x| x[0].max_pool1d(&PoolOptions::new(3).stride(2).padding(1))),
     ("max_pool2d", |x| x[0].max_pool2d(&PoolOptions::new(2))),
     ("max_pool2d_overlap", |x| x[0].max_pool2d(&PoolOptions::new(3).stride(2).padding(1))),

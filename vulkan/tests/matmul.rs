@@ -258,6 +258,55 @@ fn the_validation_layer_has_nothing_to_say() {
 
 /// Prints GFLOP/s: `cargo test -p tapeflow-vulkan --test matmul -- --ignored --nocapture`.
 #[test]
+fn windows_of_images_are_operands() {
+    let Some(driver) = support::driver() else { return };
+    let dims = |extents: &[usize]| extents.iter().copied().collect();
+    let strides = |strides: &[isize]| strides.iter().copied().collect();
+    let mut numbers = Numbers(11);
+    for dtype in [DType::F32, DType::F64] {
+        for (images, channels, filters, side, kernel, step) in
+            [(2, 3, 4, 7, 3, 1), (1, 1, 2, 9, 3, 2), (3, 2, 1, 5, 5, 1), (0, 2, 2, 4, 2, 1)]
+        {
+            let out = (side - kernel) / step + 1;
+            let (row, plane) = (side as isize, (side * side) as isize);
+            let size = (channels * kernel * kernel) as isize;
+            // filter · window: rows are filters, columns places, the sum runs over channels and the window.
+            let weights = Layout {
+                offset: 0,
+                shifts: [].into_iter().collect(),
+                strides: strides(&[0, size, (kernel * kernel) as isize, kernel as isize, 1]),
+            };
+            let steps = step as isize;
+            let windows = Layout {
+                offset: 0,
+                shifts: [Shift { slot: 0, stride: 1 }].into_iter().collect(),
+                strides: strides(&[channels as isize * plane, plane, row, 1, steps * row, steps]),
+            };
+            let product = Matmul {
+                dtype,
+                batch: dims(&[images]),
+                m: dims(&[filters]),
+                n: dims(&[out, out]),
+                k: dims(&[channels, kernel, kernel]),
+                a: weights,
+                b: windows,
+            };
+            let size = dtype.size();
+            let operands = [
+                numbers.elements(dtype, filters * channels * kernel * kernel, small),
+                numbers.elements(dtype, images * channels * side * side + 2, small),
+                vec![0xee; images * filters * out * out * size],
+            ];
+            let (mut found, mut expected) = (operands.to_vec(), operands.to_vec());
+            support::run(driver, &Kernel::Matmul(product.clone()), &mut found, &[2])
+                .unwrap_or_else(|error| panic!("{error:?}"));
+            support::run_on_cpu(&Kernel::Matmul(product), &mut expected, &[2]).unwrap();
+            assert!(found == expected, "{dtype} {images} {channels} {filters} {side} {kernel} {step}");
+        }
+    }
+}
+
+#[test]
 #[ignore = "measures"]
 fn speed() {
     let Some(driver) = support::driver() else { return };

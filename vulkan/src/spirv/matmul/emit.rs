@@ -13,6 +13,7 @@ use super::super::number::{indices, offset, plus_constant, smaller, times};
 use super::super::spread::Spread;
 use super::product::{Product, Side};
 use super::tiles::{Choice, Form, choose, groups};
+use super::windows::windows;
 use super::{block, dot, tile};
 use crate::stage::{Lowering, Stage, Target};
 
@@ -64,7 +65,7 @@ pub fn matmul(matmul: &Matmul, target: &Target) -> Result<Lowering, Unsupported>
         return Err(Unsupported("a matmul's layouts have its batch axes and those of two of m, n and k".into()));
     }
     let Some(product) = Product::new(matmul) else {
-        return Err(Unsupported("windows (a convolution's) are not yet operands of its products".into()));
+        return windows(matmul, target);
     };
     if product.elements() == 0 {
         return Ok(Lowering::default());

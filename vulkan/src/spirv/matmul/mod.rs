@@ -6,5 +6,6 @@ mod emit;
 mod product;
 mod tile;
 mod tiles;
+mod windows;
 
 pub(super) use emit::matmul;
