@@ -54,6 +54,43 @@ pub fn write_folder_atomically(path: &Path, fill: impl FnOnce(&Path) -> Result<(
     sync_folder(path)
 }
 
+/// Removes a folder such that nobody finds a part of it under its name.
+///
+/// # Errors
+/// [`Error::File`] if it cannot be renamed or removed.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    let aside = beside(path);
+    fs::rename(path, &aside).map_err(Error::file("move aside", path))?;
+    fs::remove_dir_all(&aside).map_err(Error::file("remove", &aside))
+}
+
+/// Whether the name is one under which something was being written or removed.
+pub fn is_leftover(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with('.') && name.ends_with(TEMPORARY)
+}
+
+/// Lets the link `link` lead to `target`, in one step; on systems other than Unix nothing is done.
+///
+/// # Errors
+/// [`Error::File`] if it cannot be made, such as where something that is no link stands under its name.
+pub fn point_to(link: &Path, target: &Path) -> Result<()> {
+    #[cfg(unix)]
+    {
+        let temporary = beside(link);
+        std::os::unix::fs::symlink(target, &temporary).map_err(Error::file("create", &temporary))?;
+        if let Err(e) = fs::rename(&temporary, link) {
+            // As above.
+            let _ = fs::remove_file(&temporary);
+            return Err(Error::file("replace the link", link)(e));
+        }
+        sync_folder(link)?;
+    }
+    #[cfg(not(unix))]
+    let _ = (link, target);
+    Ok(())
+}
+
 /// Creates the first of `base`, `base-2`, `base-3`, … that is not there yet, and returns it.
 ///
 /// # Errors
@@ -93,13 +130,16 @@ fn replace_folder(new: &Path, path: &Path) -> Result<()> {
     fs::remove_dir_all(&old).map_err(Error::file("remove", &old))
 }
 
+/// How names end that are not for readers.
+const TEMPORARY: &str = ".tmp";
+
 /// A name in the same folder that nobody else uses: the process and a count are in it.
 fn beside(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}-{count}.tmp", std::process::id()));
+    name.push(format!(".{}-{count}{TEMPORARY}", std::process::id()));
     path.with_file_name(name)
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
 
 /// What was measured at one step; what was not measured is not written.
 ///
@@ -84,6 +85,27 @@ impl MetricsWriter {
         Ok(MetricsWriter { file, path })
     }
 
+    /// Goes on with a file behind the records of the steps before `step`; what was written of later ones is dropped,
+    /// and so is a line that a crash cut short. Returns what is left in it, as JSON.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read or written; one that is not there is begun.
+    pub fn resume(path: impl Into<PathBuf>, step: u64) -> Result<(Self, Vec<serde_json::Value>)> {
+        let path = path.into();
+        let text = match std::fs::read_to_string(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(Error::file("read", &path))?,
+        };
+        let parsed = text.lines().map(|line| (line, serde_json::from_str::<serde_json::Value>(line)));
+        let before = |value: &serde_json::Value| value["step"].as_u64().is_some_and(|s| s < step);
+        let kept = parsed.filter_map(|(line, value)| Some((line, value.ok().filter(&before)?)));
+        let (lines, values): (Vec<&str>, Vec<serde_json::Value>) = kept.unzip();
+        let left: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
+        write_atomically(&path, left.as_bytes())?;
+        let file = File::options().append(true).open(&path).map_err(Error::file("open", &path))?;
+        Ok((MetricsWriter { file, path }, values))
+    }
+
     /// Writes one record as one line.
     ///
     /// # Errors
@@ -122,6 +144,13 @@ mod tests {
             "{\"step\":0,\"train_loss\":4.2,\"learning_rate\":0.001}\n\
              {\"step\":1,\"train_loss\":null,\"val_loss\":null,\"val_loss_full\":1.5}\n"
         );
+        // Going on before step 1, with a line that was cut short.
+        writer.file.write_all(b"{\"step\":0,\"tra").unwrap();
+        let (mut writer, left) = MetricsWriter::resume(&path, 1).unwrap();
+        assert_eq!(left.iter().map(|v| v["train_loss"].as_f64()).collect::<Vec<_>>(), [Some(4.2)]);
+        writer.write(&Record::new(1)).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "{\"step\":0,\"train_loss\":4.2,\"learning_rate\":0.001}\n{\"step\":1}\n");
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -47,6 +47,21 @@ impl Trainer<'_> {
         loss: impl Fn(&B) -> Tensor,
         mut after: impl FnMut(&Step) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
+        self.run_with(model, optimizer, batches, loss, |step, _| after(step))
+    }
+
+    /// As [`run`](Trainer::run), for an `after` that looks at the optimizer too, such as one that saves checkpoints.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn run_with<B>(
+        &self,
+        model: &impl Module,
+        optimizer: &mut dyn Optimizer,
+        batches: impl IntoIterator<Item = Result<B>>,
+        loss: impl Fn(&B) -> Tensor,
+        mut after: impl FnMut(&Step, &dyn Optimizer) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
         for (step, batch) in self.steps.clone().zip(batches) {
             let batch = batch?;
             let loss = model.train(|| loss(&batch));
@@ -57,7 +72,7 @@ impl Trainer<'_> {
             let learning_rate = self.schedule.at(step);
             optimizer.set_learning_rate(learning_rate);
             optimizer.step(gradients)?;
-            if after(&Step { step, learning_rate, loss })?.is_break() {
+            if after(&Step { step, learning_rate, loss }, optimizer)?.is_break() {
                 break;
             }
         }

@@ -39,4 +39,16 @@ pub trait Optimizer {
 
     /// How many steps were taken.
     fn steps(&self) -> u64;
+
+    /// Everything that the next steps depend on but settings: the [`state`](Optimizer::state), for each parameter that
+    /// was updated its number of steps, `h.0.ln_1.weight.step`, and the number of all steps, `steps`.
+    fn state_dict(&self) -> Vec<(String, Tensor)>;
+
+    /// Goes on from a [`state_dict`](Optimizer::state_dict); all of it, or nothing. `source_name` is what an error
+    /// calls the state.
+    ///
+    /// # Errors
+    /// [`Error::CheckpointMismatch`](crate::Error::CheckpointMismatch) listing every name that is missing, unexpected,
+    /// or of another shape or dtype.
+    fn load_state_dict(&mut self, state: Vec<(String, Tensor)>, source_name: &str) -> Result<()>;
 }

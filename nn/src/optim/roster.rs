@@ -2,14 +2,17 @@
 //!
 //! Knows no update rule.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use smallvec::SmallVec;
 use tapeflow_core::{
-    DType, Device, Gradients, HostCell, Parameter, Replay, Slot, Tensor, commit, is_capturing, no_grad, on_replay,
+    DType, Device, Gradients, HostCell, Parameter, Replay, Shape, Slot, Tensor, commit, is_capturing, no_grad,
+    on_replay,
 };
 
+use crate::checkpoint::describe;
 use crate::error::{Error, Result};
 use crate::module::{Buffer, Module, ModuleExt, Pattern};
 
@@ -50,6 +53,10 @@ struct Counter(Arc<AtomicU64>);
 impl Counter {
     fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+
+    fn set(&self, steps: u64) {
+        self.0.store(steps, Relaxed);
     }
 
     fn advance(&self) {
@@ -145,6 +152,46 @@ impl Roster {
         self.members.iter().flat_map(named).collect()
     }
 
+    pub fn state_dict(&self) -> Vec<(String, Tensor)> {
+        let count = |name: String, counter: &Counter| (name, Tensor::scalar(counter.get() as i64));
+        let updated = self.members.iter().filter(|m| m.steps.get() > 0);
+        let counters = updated.map(|m| count(format!("{}.{STEP}", m.path), &m.steps));
+        let all = std::iter::once(count(STEPS.to_owned(), &self.steps));
+        self.state().into_iter().chain(counters).chain(all).collect()
+    }
+
+    pub fn load_state_dict(&mut self, state: Vec<(String, Tensor)>, source_name: &str) -> Result<()> {
+        let mut fit = Fit { given: state.into_iter().collect(), missing: Vec::new(), unlike: Vec::new() };
+        let steps = fit.count(STEPS.to_owned())?;
+        let mut loaded: Vec<Option<(u64, State<Tensor>)>> = Vec::with_capacity(self.members.len());
+        for member in &self.members {
+            let path = |name: &str| format!("{}.{name}", member.path);
+            // A parameter that had no gradient so far has no state.
+            let begun = self.names.iter().chain([&STEP]).any(|name| fit.given.contains_key(&path(name)));
+            if !begun {
+                loaded.push(None);
+                continue;
+            }
+            let like = member.parameter.tensor();
+            let state = self.names.iter().filter_map(|name| fit.take(path(name), state_dtype(&like), like.shape()));
+            let state: State<Tensor> = state.map(|t| t.to(like.device())).collect();
+            loaded.push(Some((fit.count(path(STEP))?, state)));
+        }
+        fit.check(source_name)?;
+        let all: Vec<&Tensor> = loaded.iter().flatten().flat_map(|(_, state)| state).collect();
+        Tensor::realize_all(&all)?;
+        let cells = |state: State<Tensor>| state.into_iter().map(Buffer::new).collect::<Result<State<Buffer>>>();
+        let loaded = loaded.into_iter().map(|one| one.map(|(n, state)| Ok((n, cells(state)?))).transpose());
+        let loaded: Vec<Option<(u64, State<Buffer>)>> = loaded.collect::<Result<_>>()?;
+        for (member, loaded) in self.members.iter_mut().zip(loaded) {
+            let (count, state) = loaded.map_or((0, None), |(count, state)| (count, Some(state)));
+            member.steps.set(count);
+            member.state = state;
+        }
+        self.steps.set(steps);
+        Ok(())
+    }
+
     /// Updates every parameter that has a gradient, in one transaction.
     ///
     /// `scalars` computes a rule's host numbers once for all parameters of one group. Groups are told apart by what
@@ -213,6 +260,50 @@ impl Roster {
         }
         Ok(())
     }
+}
+
+/// The names of the counters in a state: of a parameter's steps, and of all.
+const STEP: &str = "step";
+const STEPS: &str = "steps";
+
+/// A state that is being taken apart, and what does not fit.
+struct Fit {
+    given: BTreeMap<String, Tensor>,
+    missing: Vec<String>,
+    unlike: Vec<String>,
+}
+
+impl Fit {
+    fn take(&mut self, name: String, dtype: DType, shape: &Shape) -> Option<Tensor> {
+        let Some(found) = self.given.remove(&name) else {
+            self.missing.push(name);
+            return None;
+        };
+        if found.dtype() == dtype && found.shape() == shape {
+            return Some(found);
+        }
+        self.unlike.push(format!("`{name}` is {} and should be {dtype} {shape}", describe(&found)));
+        None
+    }
+
+    fn count(&mut self, name: String) -> Result<u64> {
+        let found = self.take(name, DType::I64, &Shape::from(())).map(|t| t.item::<i64>()).transpose()?;
+        Ok(found.map_or(0, |n| n.max(0) as u64))
+    }
+
+    fn check(self, source_name: &str) -> Result<()> {
+        let Fit { given, missing, unlike } = self;
+        let unexpected: Vec<String> = given.into_keys().collect();
+        if missing.is_empty() && unexpected.is_empty() && unlike.is_empty() {
+            return Ok(());
+        }
+        Err(Error::CheckpointMismatch { source_name: source_name.to_owned(), missing, unexpected, unlike })
+    }
+}
+
+/// The dtype of a parameter's state.
+fn state_dtype(parameter: &Tensor) -> DType {
+    if parameter.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
 /// What the settings of a group are made of, wherever its numbers stand at the time.
@@ -315,6 +406,18 @@ macro_rules! shared_methods {
 
             fn steps(&self) -> u64 {
                 self.roster.steps()
+            }
+
+            fn state_dict(&self) -> Vec<(String, tapeflow_core::Tensor)> {
+                self.roster.state_dict()
+            }
+
+            fn load_state_dict(
+                &mut self,
+                state: Vec<(String, tapeflow_core::Tensor)>,
+                source_name: &str,
+            ) -> $crate::error::Result<()> {
+                self.roster.load_state_dict(state, source_name)
             }
         }
     };

@@ -170,3 +170,49 @@ fn two_optimizers_share_one_model() -> Result<()> {
     assert_eq!((first.steps(), second.steps()), (2, 2));
     Ok(())
 }
+
+#[test]
+fn a_state_dict_goes_on_bit_for_bit() -> Result<()> {
+    type Make = fn(&Pair) -> Box<dyn Optimizer>;
+    let makes: [Make; 3] = [
+        |pair| Box::new(AdamW::new(pair).learning_rate(0.02)),
+        |pair| Box::new(Sgd::new(pair).learning_rate(0.01).momentum(0.9)),
+        |pair| Box::new(Sgd::new(pair).learning_rate(0.01)),
+    ];
+    for make in makes {
+        let (whole, first, second) = (pair(), pair(), pair());
+        let mut optimizer = make(&whole);
+        // `b` is updated from the third step on only: it has steps of its own.
+        let step = |optimizer: &mut dyn Optimizer, pair: &Pair, index: usize| -> Result<()> {
+            let loss = if index < 2 { pair.a.tensor().square().sum() } else { loss(pair) };
+            optimizer.step(loss.backward()?)
+        };
+        (0..6).try_for_each(|index| step(&mut *optimizer, &whole, index))?;
+        for stop in 0..6 {
+            let mut before = make(&first);
+            first.load_state(pair().state())?;
+            (0..stop).try_for_each(|index| step(&mut *before, &first, index))?;
+            second.load_state(first.state())?;
+            let mut after = make(&second);
+            after.load_state_dict(before.state_dict(), "the state")?;
+            (stop..6).try_for_each(|index| step(&mut *after, &second, index))?;
+            assert_eq!(values(&second), values(&whole), "stopped after {stop}");
+            assert_eq!(after.steps(), 6);
+        }
+        let mut state = optimizer.state_dict();
+        let count = state.len();
+        state.push(("deep.c.step".into(), Tensor::scalar(1i64)));
+        state.retain(|(name, _)| name != "deep.b.step");
+        if let Some((_, tensor)) = state.iter_mut().find(|(name, _)| name.starts_with("a.") && name != "a.step") {
+            *tensor = Tensor::zeros([4], DType::F64);
+        }
+        let before = values(&whole);
+        let error = optimizer.load_state_dict(state, "the state").unwrap_err().to_string();
+        // Without any state it is only a parameter that was not updated yet.
+        assert_eq!(error.contains("missing (1): deep.b.step"), count > 3, "{error}");
+        assert!(error.contains("unexpected (1): deep.c.step"), "{error}");
+        assert_eq!(error.contains("(4,) and should be f64 (3,)"), count > 3, "{error}");
+        assert_eq!((values(&whole), optimizer.steps()), (before, 6));
+    }
+    Ok(())
+}

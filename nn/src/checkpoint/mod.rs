@@ -1,7 +1,16 @@
 //! Tensors by name in safetensors files, and checkpoints as folders.
 //!
 //! Owns the mapping between a module's paths and a file's names, and says everything that does not fit at once. A file
-//! or folder appears under its name only when it is complete.
+//! or folder appears under its name only when it is complete, and damage is found by checksums. What a run needs to go
+//! on stands in `resume`, how many of its checkpoints are kept in `kept`.
+
+mod checksum;
+mod kept;
+mod resume;
+
+pub use checksum::checksum;
+pub use kept::Checkpoints;
+pub use resume::{Generators, OPTIMIZER_FILE, TRAINING_FILE, Training, resume, verify};
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -46,10 +55,12 @@ pub fn load<M: Module + ?Sized>(module: &M, path: impl AsRef<Path>) -> Result<()
 /// # Errors
 /// [`Error::File`] if something cannot be written; the old folder is then as it was.
 pub fn save_dir<M: Module + ?Sized>(module: &M, path: impl AsRef<Path>, files: &[(&str, &[u8])]) -> Result<()> {
-    write_folder_atomically(path.as_ref(), |folder| {
-        save(module, folder.join(MODEL_FILE))?;
-        files.iter().try_for_each(|(name, bytes)| write_atomically(&folder.join(name), bytes))
-    })
+    write_folder_atomically(path.as_ref(), |folder| fill(module, folder, files))
+}
+
+fn fill<M: Module + ?Sized>(module: &M, folder: &Path, files: &[(&str, &[u8])]) -> Result<()> {
+    save(module, folder.join(MODEL_FILE))?;
+    files.iter().try_for_each(|(name, bytes)| write_atomically(&folder.join(name), bytes))
 }
 
 /// Writes tensors to a safetensors file.
@@ -65,20 +76,26 @@ pub fn save_tensors(tensors: &[(String, Tensor)], path: impl AsRef<Path>) -> Res
             return Err(Error::SamePath { path: name.clone() });
         }
     }
-    let bytes = safetensors::serialize(stored, None).map_err(|e| Error::malformed(path, e))?;
+    let checksums = checksum::of_tensors(stored.iter().map(|(name, tensor)| (*name, &tensor.bytes[..])));
+    let bytes = safetensors::serialize(stored, Some(checksums)).map_err(|e| Error::malformed(path, e))?;
     write_atomically(path, &bytes)
 }
 
 /// Reads all tensors of a safetensors file, by rising name.
 ///
+/// Files written here hold a checksum of each tensor, which is looked at; files of others need none.
+///
 /// # Errors
-/// [`Error::File`] if it cannot be read, [`Error::Malformed`] if it is no such file or holds a dtype that is not
-/// supported.
+/// [`Error::File`] if it cannot be read, [`Error::Malformed`] if it is no such file, holds a dtype that is not
+/// supported, or a tensor is damaged, which is named.
 pub fn load_tensors(path: impl AsRef<Path>) -> Result<Vec<(String, Tensor)>> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| Error::malformed(path, format!("not a whole safetensors file: {e}")))?;
+    let broken = |e| Error::malformed(path, format!("not a whole safetensors file: {e}"));
+    let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+    let tensors = file.iter().map(|(name, view)| (name, view.data()));
+    checksum::check_tensors(header.metadata().as_ref(), tensors).map_err(|why| Error::malformed(path, why))?;
     let mut tensors = Vec::with_capacity(file.len());
     for (name, view) in file.iter() {
         let tensor = restored(view.dtype(), view.shape(), view.data())
@@ -91,6 +108,15 @@ pub fn load_tensors(path: impl AsRef<Path>) -> Result<Vec<(String, Tensor)>> {
 
 /// Sets `leaves` from `tensors` by name, after all of them were found to fit.
 pub(crate) fn assign(leaves: Vec<(String, Leaf)>, tensors: Vec<(String, Tensor)>, source_name: &str) -> Result<()> {
+    matched(leaves, tensors, source_name)?.iter().try_for_each(|(leaf, tensor)| Ok(leaf.slot().set(tensor)?))
+}
+
+/// Each leaf with the tensor of its name, all of them found to fit.
+fn matched(
+    leaves: Vec<(String, Leaf)>,
+    tensors: Vec<(String, Tensor)>,
+    source_name: &str,
+) -> Result<Vec<(Leaf, Tensor)>> {
     let mut given: BTreeMap<String, Tensor> = tensors.into_iter().collect();
     let (mut missing, mut unlike, mut fitting) = (Vec::new(), Vec::new(), Vec::new());
     for (path, leaf) in leaves {
@@ -112,10 +138,10 @@ pub(crate) fn assign(leaves: Vec<(String, Leaf)>, tensors: Vec<(String, Tensor)>
     }
     // Whatever computing them reports comes out before the first is set.
     Tensor::realize_all(&fitting.iter().map(|(_, tensor)| tensor).collect::<Vec<_>>())?;
-    fitting.iter().try_for_each(|(leaf, tensor)| Ok(leaf.slot().set(tensor)?))
+    Ok(fitting)
 }
 
-fn describe(tensor: &Tensor) -> String {
+pub(crate) fn describe(tensor: &Tensor) -> String {
     format!("{} {}", tensor.dtype(), tensor.shape())
 }
 
@@ -213,6 +239,13 @@ mod tests {
             assert_eq!(describe(&read[name]), describe(tensor));
             assert_eq!(Stored::read(&read[name]).unwrap().bytes, Stored::read(tensor).unwrap().bytes, "{name}");
         }
+        // A bit that turned over is found, and whose it is.
+        let mut bytes = std::fs::read(&file).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 4;
+        std::fs::write(&file, &bytes).unwrap();
+        let error = load_tensors(&file).unwrap_err().to_string();
+        assert!(error.contains("all.safetensors: tensor `") && error.contains("is damaged"), "{error}");
         let twice = [tensors[0].clone(), tensors[0].clone()];
         assert!(matches!(save_tensors(&twice, &file), Err(Error::SamePath { path }) if path == "f32"));
         std::fs::remove_dir_all(folder).unwrap();
