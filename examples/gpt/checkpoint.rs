@@ -1,23 +1,80 @@
-//! A trained model as a folder: tensors, sizes, tokenizer; and back, with everything checked that can be damaged.
+//! A model as a folder: tensors, sizes, tokenizer, and how its run goes on; and back, with everything checked that can
+//! be damaged.
 
 use std::path::{Path, PathBuf};
 
-use tapeflow::checkpoint::{self, CONFIG_FILE, MODEL_FILE, TOKENIZER_FILE};
+use serde::{Deserialize, Serialize};
+use tapeflow::checkpoint::{CONFIG_FILE, Checkpoints, MODEL_FILE, TOKENIZER_FILE, TRAINING_FILE, verify};
 use tapeflow::models::{Gpt, GptConfig};
 use tapeflow::tokenizer::{self, Tokenizer};
 use tapeflow::{Error, Generator, ModuleExt, Result as NnResult};
 
 use crate::failure::Failure;
+use crate::options::Eval;
+use crate::recipe::Recipe;
 
-/// The checkpoint's name in a run's folder.
-pub const FOLDER: &str = "checkpoint";
+/// The newest checkpoint's name in a run's folder, and the folder of all that are kept.
+const NEWEST: &str = "checkpoint";
+const ALL: &str = "checkpoints";
+/// The file that says how the run goes on.
+const RUN_FILE: &str = "run.json";
 
-/// Writes the folder; one that was there is replaced once the new one is complete.
-pub fn save(model: &Gpt, tokenizer: &dyn Tokenizer, folder: &Path) -> NnResult<()> {
-    let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|e| Error::malformed(folder, e));
-    let config = json(serde_json::to_vec_pretty(model.config()))?;
-    let tokenizer = json(serde_json::to_vec_pretty(&tokenizer.description()))?;
-    checkpoint::save_dir(model, folder, &[(CONFIG_FILE, &config), (TOKENIZER_FILE, &tokenizer)])
+/// The checkpoints of a run.
+pub fn all(run: &Path, keep: usize) -> Checkpoints {
+    Checkpoints::new(run.join(ALL), keep).link(NEWEST)
+}
+
+/// How a run goes on, beside what its model and optimizer say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunState {
+    pub recipe: Recipe,
+    pub seed: u64,
+    /// The text, and what tells it from others.
+    pub data: Option<PathBuf>,
+    pub text: u64,
+    pub eval: Eval,
+    pub eval_interval: Option<usize>,
+    /// A running mean of the training loss.
+    pub train_loss: Option<f64>,
+    /// The validation loss that the next step's record will show.
+    pub val_loss: Option<f64>,
+}
+
+/// The files beside the tensors.
+pub fn files(model: &Gpt, tokenizer: &dyn Tokenizer, state: &RunState) -> NnResult<[(&'static str, Vec<u8>); 3]> {
+    let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|e| Error::malformed(Path::new(NEWEST), e));
+    Ok([
+        (CONFIG_FILE, json(serde_json::to_vec_pretty(model.config()))?),
+        (TOKENIZER_FILE, json(serde_json::to_vec_pretty(&tokenizer.description()))?),
+        (RUN_FILE, json(serde_json::to_vec_pretty(state))?),
+    ])
+}
+
+/// Where a run is continued from.
+pub struct Stopped {
+    /// The checkpoint.
+    pub checkpoint: PathBuf,
+    /// The run's folder, if that was given; a checkpoint alone begins a new one.
+    pub run: Option<PathBuf>,
+    pub state: RunState,
+}
+
+/// Finds what to continue in a run's folder, or a checkpoint's.
+pub fn stopped(folder: &Path) -> Result<Stopped, Failure> {
+    let own = folder.join(TRAINING_FILE).is_file();
+    let checkpoint = if own { Some(folder.to_path_buf()) } else { all(folder, 1).newest()?.map(|(_, path)| path) };
+    let Some(checkpoint) = checkpoint else {
+        return Err(Failure::Run(format!(
+            "nothing to continue in {0}: there is neither {0}/{TRAINING_FILE} nor a checkpoint in {0}/{ALL}",
+            folder.display()
+        )));
+    };
+    verify(&checkpoint)?;
+    let path = checkpoint.join(RUN_FILE);
+    let json = std::fs::read(&path).map_err(Error::file("read", &path))?;
+    let state: RunState = serde_json::from_slice(&json).map_err(|e| Error::malformed(&path, e))?;
+    Ok(Stopped { checkpoint, run: (!own).then(|| folder.to_path_buf()), state })
 }
 
 /// Reads a checkpoint folder, or the one in a run's folder.
@@ -46,14 +103,14 @@ pub fn load(folder: &Path) -> Result<(Gpt, Box<dyn Tokenizer>), Failure> {
 }
 
 fn find(folder: &Path) -> Result<PathBuf, Failure> {
-    let inner = folder.join(FOLDER);
-    match [folder, &inner].into_iter().find(|f| f.join(CONFIG_FILE).is_file()) {
-        Some(found) => Ok(found.to_path_buf()),
-        None => Err(Failure::Run(format!(
-            "no checkpoint in {0}: there is neither {0}/{CONFIG_FILE} nor {0}/{FOLDER}/{CONFIG_FILE}",
+    let newest = all(folder, 1).newest()?.map(|(_, path)| path);
+    let places = [Some(folder.to_path_buf()), Some(folder.join(NEWEST)), newest];
+    places.into_iter().flatten().find(|f| f.join(CONFIG_FILE).is_file()).ok_or_else(|| {
+        Failure::Run(format!(
+            "no checkpoint in {0}: there is neither {0}/{CONFIG_FILE} nor {0}/{NEWEST}/{CONFIG_FILE}",
             folder.display()
-        ))),
-    }
+        ))
+    })
 }
 
 /// The embeddings and the matrices of the blocks, in f32.

@@ -9,14 +9,14 @@ use std::str::FromStr;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tapeflow::Device;
 
 /// Trains a character-level GPT on a text and samples from it, or samples from one that was trained.
 ///
-/// Without flags it trains for about two minutes on two cores, on a text of its own, and leaves in runs/gpt a
-/// checkpoint (model.safetensors, config.json, tokenizer.json), metrics.jsonl and loss.svg.
-#[derive(Debug, Parser)]
+/// Without flags it trains for about two minutes on two cores, on a text of its own, and leaves in runs/gpt its last
+/// checkpoints (model.safetensors, config.json, tokenizer.json, and what --resume needs), metrics.jsonl and loss.svg.
+#[derive(Clone, Debug, Parser)]
 #[command(name = "gpt", after_long_help = PRESETS)]
 pub struct Options {
     /// Text to train on, UTF-8; the last tenth is for validation [default: tales of a village, 400 KB, built in]
@@ -54,6 +54,19 @@ pub struct Options {
     /// Steps between evaluations [default: 250, at most a tenth of the steps]
     #[arg(long, value_name = "STEPS", value_parser = count)]
     pub eval_interval: Option<usize>,
+
+    /// Steps between checkpoints [default: as between evaluations]
+    #[arg(long, value_name = "STEPS", value_parser = count)]
+    pub save_every: Option<usize>,
+
+    /// Checkpoints that are kept, the newest ones
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = count)]
+    pub keep: usize,
+
+    /// Continue the run in this folder from its newest checkpoint, as if it had never stopped; a checkpoint's own
+    /// folder is continued in a new run's folder (--out)
+    #[arg(long, value_name = "DIR")]
+    pub resume: Option<PathBuf>,
 
     /// Sample from this run's folder, or its checkpoint folder, instead of training
     #[arg(long, value_name = "DIR", requires = "generate", help_heading = SAMPLING)]
@@ -108,12 +121,15 @@ impl Options {
         });
         let matches = command.try_get_matches_from_mut(words)?;
         let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-        if given("load") {
-            let idle = |id: &&str| given(id) && !WITH_LOAD.contains(id);
+        for (mode, others, what) in [
+            ("load", &WITH_LOAD[..], "samples from a finished run"),
+            ("resume", &WITH_RESUME, "continues a run with the settings it began with"),
+        ] {
+            let idle = |id: &&str| given(id) && given(mode) && !others.contains(id);
             let flag =
                 command.get_arguments().map(|arg| arg.get_id().as_str()).find(idle).map(|id| id.replace('_', "-"));
             if let Some(flag) = flag {
-                let message = format!("--{flag} has no meaning with --load, which samples from a finished run");
+                let message = format!("--{flag} has no meaning with --{mode}, which {what}");
                 return Err(command.error(ErrorKind::ArgumentConflict, message));
             }
         }
@@ -122,7 +138,9 @@ impl Options {
 }
 
 /// The flags whose value is a name: where one begins with a dash, it is rather the next flag.
-const NAMES: [&str; 5] = ["data", "config", "device", "out", "load"];
+const NAMES: [&str; 6] = ["data", "config", "device", "out", "load", "resume"];
+/// The flags that do not change what is computed.
+const WITH_RESUME: [&str; 8] = ["resume", "data", "threads", "device", "out", "save_every", "keep", "tokens"];
 /// The flags that say how to sample.
 const WITH_LOAD: [&str; 11] = [
     "load",
@@ -209,7 +227,7 @@ Presets:                 (none)   tiny    cpu     baby    gpt2
 Losses are mean cross entropies in nats per token, which here is a character.";
 
 /// How much of the validation split is looked at.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Eval {
     /// Some random batches.
     Batches(usize),
@@ -299,6 +317,10 @@ mod tests {
             &["--temperature", "NaN"],
             &["--device", "abacus"],
             &["--generate", "Once"],
+            &["--resume", "runs/gpt", "--steps", "9"],
+            &["--resume", "runs/gpt", "--seed", "9"],
+            &["--resume", "runs/gpt", "--load", "runs/gpt", "--generate", "Once"],
+            &["--keep", "0"],
             &["--top-p", "0"],
             &["--repetition-penalty", "-1"],
             &["--load", "runs/gpt", "--generate", "Once", "--stop", ""],

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use tapeflow::models::GptConfig;
 use tapeflow::schedule::WarmupCosine;
 
@@ -9,7 +10,8 @@ use crate::failure::Failure;
 use crate::options::Changes;
 
 /// Everything that decides what is trained, and how, but for the text and the seed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// What the user knows it by.
     pub name: String,

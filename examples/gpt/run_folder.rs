@@ -1,30 +1,52 @@
-//! What a run leaves: metrics line by line, a checkpoint, a chart.
+//! What a run leaves: metrics line by line, checkpoints, a chart.
 
 use std::path::{Path, PathBuf};
 
 use tapeflow::Result;
 use tapeflow::chart::{self, Curve};
+use tapeflow::checkpoint::{Checkpoints, Training};
 use tapeflow::files::fresh_run_dir;
 use tapeflow::metrics::{MetricsWriter, Record};
-use tapeflow::models::Gpt;
 
 use crate::checkpoint;
-use crate::text::Text;
+
+const METRICS: &str = "metrics.jsonl";
 
 /// The folder of one run.
 pub struct RunFolder {
     path: PathBuf,
     metrics: MetricsWriter,
+    checkpoints: Checkpoints,
+    /// The step of the newest checkpoint in it.
+    saved: Option<u64>,
     train: Vec<(u64, f64)>,
     validation: Vec<(u64, f64)>,
 }
 
 impl RunFolder {
     /// Creates the folder, or the next free one of that name with a number.
-    pub fn create(wanted: &Path) -> Result<RunFolder> {
+    pub fn create(wanted: &Path, keep: usize) -> Result<RunFolder> {
         let path = fresh_run_dir(wanted)?;
-        let metrics = MetricsWriter::create(path.join("metrics.jsonl"))?;
-        Ok(RunFolder { path, metrics, train: Vec::new(), validation: Vec::new() })
+        let metrics = MetricsWriter::create(path.join(METRICS))?;
+        Ok(RunFolder::at(path, metrics, keep))
+    }
+
+    /// The folder of a run that goes on from its checkpoint of `step`.
+    pub fn reopen(path: &Path, step: u64, keep: usize) -> Result<RunFolder> {
+        let (metrics, records) = MetricsWriter::resume(path.join(METRICS), step)?;
+        let mut folder = RunFolder { saved: Some(step), ..RunFolder::at(path.to_path_buf(), metrics, keep) };
+        folder.checkpoints.clean()?;
+        let losses = |name| {
+            let loss = move |r: &serde_json::Value| Some((r["step"].as_u64()?, r[name].as_f64()?));
+            records.iter().filter_map(loss).collect()
+        };
+        (folder.train, folder.validation) = (losses("train_loss"), losses("val_loss"));
+        Ok(folder)
+    }
+
+    fn at(path: PathBuf, metrics: MetricsWriter, keep: usize) -> RunFolder {
+        let checkpoints = checkpoint::all(&path, keep);
+        RunFolder { path, metrics, checkpoints, saved: None, train: Vec::new(), validation: Vec::new() }
     }
 
     pub fn path(&self) -> &Path {
@@ -38,9 +60,13 @@ impl RunFolder {
         self.metrics.write(record)
     }
 
-    /// Writes the checkpoint, in place of the last one.
-    pub fn save(&self, model: &Gpt, text: &Text) -> Result<()> {
-        checkpoint::save(model, &text.tokenizer, &self.path.join(checkpoint::FOLDER))
+    /// Writes the checkpoint of a step, if it is not there.
+    pub fn save(&mut self, training: &Training<'_>, files: &[(&str, &[u8])]) -> Result<()> {
+        if self.saved != Some(training.step) {
+            self.checkpoints.save(training.step, |folder| training.write(folder, files))?;
+            self.saved = Some(training.step);
+        }
+        Ok(())
     }
 
     /// Draws the losses.
@@ -63,7 +89,7 @@ impl RunFolder {
 
     /// Takes the folder away again, if nothing was recorded: a run that never began leaves nothing.
     pub fn discard_if_empty(self) {
-        if self.train.is_empty() {
+        if self.train.is_empty() && self.saved.is_none() {
             // The error that ended the run is the one to report.
             let _ = std::fs::remove_dir_all(&self.path);
         }

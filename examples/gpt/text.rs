@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use tapeflow::checkpoint::checksum;
 use tapeflow::data::{Split, TokenDataset};
 use tapeflow::tokenizer::{CharTokenizer, Tokenizer};
 use tapeflow::{Error, Result as NnResult};
@@ -18,6 +19,8 @@ pub struct Text {
     pub dataset: TokenDataset,
     /// What a sample begins with if nothing is asked for.
     pub beginning: u32,
+    /// What tells it from other texts.
+    pub checksum: u64,
 }
 
 impl Text {
@@ -44,7 +47,7 @@ impl Text {
             Ok(line_end) => line_end[0],
             Err(_) => tokens[0],
         };
-        Ok(Text { name, tokenizer, dataset, beginning })
+        Ok(Text { name, tokenizer, dataset, beginning, checksum: checksum(text.as_bytes()) })
     }
 }
 

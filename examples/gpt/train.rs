@@ -4,12 +4,14 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tapeflow::data::{Loader, Split};
+use tapeflow::checkpoint::{Training, resume};
+use tapeflow::data::{Blocks, Loader, Split};
 use tapeflow::metrics::Record;
 use tapeflow::models::{Gpt, GptConfig};
 use tapeflow::progress::Progress;
-use tapeflow::{AdamW, Generator, ModuleExt, Result as NnResult, Step, Trainer, pool};
+use tapeflow::{AdamW, Generator, ModuleExt, Optimizer, Result as NnResult, Step, Trainer, pool};
 
+use crate::checkpoint::{self, RunState, Stopped};
 use crate::evaluate;
 use crate::failure::Failure;
 use crate::options::{Eval, Options};
@@ -20,25 +22,71 @@ use crate::text::Text;
 
 /// Trains as the options say. Everything that can be wrong with them is found before the run's folder is made.
 pub fn train(options: &Options) -> Result<(), Failure> {
-    let recipe = Recipe::new(options.config.as_deref(), &options.changes)?;
+    let stopped = options.resume.as_deref().map(checkpoint::stopped).transpose()?;
+    let (options, recipe) = match &stopped {
+        Some(Stopped { state, .. }) => (&as_begun(options, state), state.recipe.clone()),
+        None => (options, Recipe::new(options.config.as_deref(), &options.changes)?),
+    };
     let text = Text::read(options.data.as_deref(), recipe.sizes.block_size)?;
     let sizes = GptConfig { vocab_size: vocab_size(&text), ..recipe.sizes.clone() };
-    let model = Gpt::new(&sizes, &Generator::new(options.seed))?;
+    let generator = Generator::new(options.seed);
+    let model = Gpt::new(&sizes, &generator)?;
+    let mut optimizer = AdamW::new(&model)
+        .betas(recipe.betas.0, recipe.betas.1)
+        .weight_decay(recipe.weight_decay)
+        .group_where(|_, shape| shape.len() < 2, |group| group.weight_decay(0.0));
+    let mut state = State::new();
+    if let Some(stopped) = &stopped {
+        state.first = resumed(stopped, &text, &model, &mut optimizer, &generator)?;
+        state.done = state.first;
+        (state.train_loss, state.val_loss) = (stopped.state.train_loss, stopped.state.val_loss);
+    }
     stop_at_ctrl_c()?;
-    let folder = RunFolder::create(&options.out)?;
-    let mut run =
-        Run { options, recipe: &recipe, text: &text, model: &model, folder, progress: None, state: State::new() };
+    let folder = match stopped.as_ref().and_then(|s| s.run.as_deref()) {
+        Some(run) => RunFolder::reopen(run, state.done as u64, options.keep)?,
+        None => RunFolder::create(&options.out, options.keep)?,
+    };
+    let (recipe, text, model, generator) = (&recipe, &text, &model, &generator);
+    let mut run = Run { options, recipe, text, model, generator, folder, progress: None, state };
     run.introduce();
-    let outcome = run.steps().and_then(|()| run.conclude());
+    let outcome = run.steps(&mut optimizer, stopped.is_some()).and_then(|()| run.conclude(&optimizer));
     run.folder.discard_if_empty();
     outcome
 }
+
+/// The options that a run began with, and what may be changed of them.
+fn as_begun(options: &Options, state: &RunState) -> Options {
+    let data = options.data.clone().or_else(|| state.data.clone());
+    let (seed, eval, eval_interval) = (state.seed, state.eval, state.eval_interval);
+    Options { data, seed, eval, eval_interval, ..options.clone() }
+}
+
+/// Sets everything to what the checkpoint holds; returns how many steps were taken.
+fn resumed(
+    stopped: &Stopped,
+    text: &Text,
+    model: &Gpt,
+    optimizer: &mut AdamW,
+    generator: &Generator,
+) -> Result<usize, Failure> {
+    let path = &stopped.checkpoint;
+    if text.checksum != stopped.state.text {
+        let (name, path) = (&text.name, path.display());
+        return Err(Failure::Run(format!("{name} is not the text that the run of {path} was trained on")));
+    }
+    Ok(resume(path, model, optimizer, &[(GENERATOR, generator)])? as usize)
+}
+
+/// The name of the generator in checkpoints.
+const GENERATOR: &str = "model";
 
 struct Run<'a> {
     options: &'a Options,
     recipe: &'a Recipe,
     text: &'a Text,
     model: &'a Gpt,
+    /// Of the initial weights and of dropout.
+    generator: &'a Generator,
     folder: RunFolder,
     /// From the first step on.
     progress: Option<Progress>,
@@ -47,6 +95,8 @@ struct Run<'a> {
 
 /// What is known after each step.
 struct State {
+    /// How many steps had been taken when the run was begun or continued.
+    first: usize,
     /// How many steps were taken.
     done: usize,
     /// The validation loss of the present weights, where it was evaluated.
@@ -62,7 +112,8 @@ struct State {
 
 impl State {
     fn new() -> State {
-        State { done: 0, val_loss: None, train_loss: None, seconds: 0.0, since: Instant::now(), diverged: false }
+        let since = Instant::now();
+        State { first: 0, done: 0, val_loss: None, train_loss: None, seconds: 0.0, since, diverged: false }
     }
 }
 
@@ -97,27 +148,32 @@ impl Run<'_> {
             pool::global().threads()
         );
         println!("output    {}", self.folder.path().display());
+        if self.state.first > 0 {
+            println!("continues after {} of {} steps", self.state.first, recipe.steps);
+        }
     }
 
-    fn steps(&mut self) -> Result<(), Failure> {
+    fn steps(&mut self, optimizer: &mut AdamW, resumed: bool) -> Result<(), Failure> {
         let (options, recipe, model) = (self.options, self.recipe, self.model);
-        println!("{}", sample::show(model, self.text, options, options.tokens.min(200), "sample before training")?);
-        self.progress = Some(Progress::new(0, recipe.steps as u64));
-        self.evaluate()?;
+        if !resumed {
+            println!("{}", sample::show(model, self.text, options, options.tokens.min(200), "sample before training")?);
+        }
+        let steps = self.state.first as u64..recipe.steps as u64;
+        self.progress = Some(Progress::new(steps.start, steps.end));
+        if !resumed {
+            self.evaluate()?;
+        }
 
         let (data, seed, device) = (self.text.dataset.clone(), options.seed, options.device);
         let (batch, block) = (recipe.batch_size, recipe.sizes.block_size);
-        let batches = Loader::new(0..recipe.steps as u64, move |step| {
+        let batches = Loader::new(steps.clone(), move |step| {
             device.scope(|| data.random_blocks(Split::Train, batch, block, seed, step))
         });
-        let mut optimizer = AdamW::new(model)
-            .betas(recipe.betas.0, recipe.betas.1)
-            .weight_decay(recipe.weight_decay)
-            .group_where(|_, shape| shape.len() < 2, |group| group.weight_decay(0.0));
         let schedule = recipe.schedule();
-        let trainer = Trainer { steps: 0..recipe.steps as u64, schedule: &schedule, grad_clip: recipe.grad_clip };
+        let trainer = Trainer { steps, schedule: &schedule, grad_clip: recipe.grad_clip };
         self.state.since = Instant::now();
-        trainer.run(model, &mut optimizer, batches, |b| model.loss(&b.inputs, &b.targets), |step| self.after(step))?;
+        let loss = |b: &Blocks| model.loss(&b.inputs, &b.targets);
+        trainer.run_with(model, optimizer, batches, loss, |step, optimizer| self.after(step, optimizer))?;
         if self.state.diverged {
             let step = self.state.done;
             return Err(Failure::Run(format!(
@@ -130,7 +186,7 @@ impl Run<'_> {
     }
 
     /// Records a step, and evaluates, samples and saves where it is time to.
-    fn after(&mut self, step: &Step) -> NnResult<ControlFlow<()>> {
+    fn after(&mut self, step: &Step, optimizer: &dyn Optimizer) -> NnResult<ControlFlow<()>> {
         let loss = f64::from(step.loss.item::<f32>()?);
         let seconds = self.state.since.elapsed().as_secs_f64();
         self.state.seconds += seconds;
@@ -152,22 +208,48 @@ impl Run<'_> {
         self.state.train_loss = Some(mean);
         if let Some(progress) = &mut self.progress {
             progress.set_train_loss(mean);
-            progress.set_tokens_per_second(tokens * self.state.done as f64 / self.state.seconds);
+            progress.set_tokens_per_second(tokens * (self.state.done - self.state.first) as f64 / self.state.seconds);
             progress.advance_to(self.state.done as u64);
         }
         if STOP.load(Ordering::Relaxed) {
             return Ok(ControlFlow::Break(()));
         }
         let (done, steps) = (self.state.done, self.recipe.steps);
-        if done < steps && done % self.interval() == 0 {
+        if self.is_evaluated(done) {
             self.evaluate()?;
-            self.folder.save(self.model, self.text)?;
+        }
+        if done < steps && done % self.options.save_every.unwrap_or(self.interval()) == 0 {
+            self.save(optimizer)?;
         }
         if done == steps / 2 && done > 0 {
             self.sample(&format!("sample after {done} of {steps} steps"))?;
         }
         self.state.since = Instant::now();
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Whether the run pauses after so many steps for an evaluation.
+    fn is_evaluated(&self, done: usize) -> bool {
+        done < self.recipe.steps && done.is_multiple_of(self.interval())
+    }
+
+    /// Writes the checkpoint of the present step: the same one, however the run came here.
+    fn save(&mut self, optimizer: &dyn Optimizer) -> NnResult<()> {
+        let state = RunState {
+            recipe: self.recipe.clone(),
+            seed: self.options.seed,
+            data: self.options.data.clone(),
+            text: self.text.checksum,
+            eval: self.options.eval,
+            eval_interval: self.options.eval_interval,
+            train_loss: self.state.train_loss,
+            val_loss: self.state.val_loss.filter(|_| self.is_evaluated(self.state.done)),
+        };
+        let files = checkpoint::files(self.model, &self.text.tokenizer, &state)?;
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+        let step = self.state.done as u64;
+        let training = Training { model: self.model, optimizer, generators: &[(GENERATOR, self.generator)], step };
+        self.folder.save(&training, &files)
     }
 
     fn interval(&self) -> usize {
@@ -195,8 +277,9 @@ impl Run<'_> {
     }
 
     /// The last evaluation, and everything that is left to be read.
-    fn conclude(&mut self) -> Result<(), Failure> {
+    fn conclude(&mut self, optimizer: &AdamW) -> Result<(), Failure> {
         self.evaluate()?;
+        self.save(optimizer)?;
         let stopped = self.state.done < self.recipe.steps;
         let val_loss = self.state.val_loss.take();
         let mut last = Record { val_loss, ..Record::new(self.state.done as u64) };
@@ -206,7 +289,6 @@ impl Run<'_> {
         };
         last.extra.extend(full.map(|loss| ("val_loss_full".to_owned(), loss)));
         self.folder.record(&last)?;
-        self.folder.save(self.model, self.text)?;
         self.folder.draw(&format!("{}, config {}", self.text.name, self.recipe.name))?;
         // What is printed from here on is below the bar.
         if let Some(progress) = self.progress.take() {
@@ -215,15 +297,22 @@ impl Run<'_> {
         let done = self.state.done;
         self.sample(&format!("sample after {done} steps"))?;
         if stopped {
-            println!("stopped after {done} of {} steps", self.recipe.steps);
+            println!(
+                "stopped after {done} of {} steps; --resume {} continues",
+                self.recipe.steps,
+                self.folder.path().display()
+            );
         }
         println!("training loss {:.4} (running mean)", self.state.train_loss.unwrap_or(f64::NAN));
         println!("validation loss {:.4} ({} batches)", val_loss.unwrap_or(f64::NAN), self.options.eval.batches());
         if let Some(loss) = full {
             println!("validation loss {loss:.4} (whole split)");
         }
-        let tokens = (self.recipe.batch_size * self.recipe.sizes.block_size * done) as f64;
-        println!("{:.1} s in steps, {:.0} tokens/s", self.state.seconds, tokens / self.state.seconds);
+        let taken = done - self.state.first;
+        let tokens = (self.recipe.batch_size * self.recipe.sizes.block_size * taken) as f64;
+        if taken > 0 {
+            println!("{:.1} s in steps, {:.0} tokens/s", self.state.seconds, tokens / self.state.seconds);
+        }
         let path = self.folder.path().display();
         println!("written to {path}: checkpoint, metrics.jsonl, loss.svg");
         println!("more of it: cargo run --release --example gpt -- --load {path} --generate \"...\"");
