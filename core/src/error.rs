@@ -174,6 +174,20 @@ pub enum Problem {
     /// A failure while a program ran.
     #[error("{0}")]
     Run(#[from] RunError),
+    /// The first NaN, where they are looked for.
+    #[error("{place} holds NaN in {count} of {elements} elements, first at {first:?}{hint}")]
+    NotANumber {
+        /// In what.
+        place: &'static str,
+        /// How many are NaN.
+        count: usize,
+        /// Of how many.
+        elements: usize,
+        /// The index of the first.
+        first: Vec<usize>,
+        /// What the operands say of the cause.
+        hint: &'static str,
+    },
     /// A limit of the machine or of the options.
     #[error("{needed} bytes are needed for {purpose}: {reason}")]
     Memory {

@@ -36,6 +36,15 @@ fn a_setting_that_makes_no_sense_is_said() {
 }
 
 #[test]
+fn a_check_for_nan_names_what_made_the_first() {
+    let text = run_child("TAPEFLOW_CHECK", "nan");
+    // Nothing is wrong with what the child computes up to the lookup's index.
+    assert!(text.contains("outcome: Ok(())"), "{text}");
+    let text = run_child("TAPEFLOW_CHECK", "inf");
+    assert!(text.contains("TAPEFLOW_CHECK=\"inf\" is not a check (nan)"), "{text}");
+}
+
+#[test]
 fn eager_runs_and_checks_each_operation_where_it_is_called() {
     // Without it the mistake comes out when something is computed; `backward` alone computes nothing.
     let lazy = run_child("TAPEFLOW_EAGER", "0");

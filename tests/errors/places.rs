@@ -1,5 +1,7 @@
 //! Where a mistake is said to be, which one comes out first, and what follows from it.
 
+use tapeflow::check_nan;
+
 use super::*;
 
 #[test]
@@ -61,4 +63,47 @@ impl CausalLike for Tensor {
     fn causal_like(&self) -> Tensor {
         causal_attention(self, self, self)
     }
+}
+
+#[test]
+fn the_first_nan_of_a_step_is_named_and_the_step_is_not_taken() -> Result<()> {
+    let model = outer();
+    let weight = |layer: usize, value: &[f32]| model.h[layer].fc.weight.set(&Tensor::from_slice(value, [3, 3]));
+    weight(0, &[3e38; 9])?;
+    weight(1, &[1.0, -1.0, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0, -1.0])?;
+    let mut optimizer = AdamW::new(&model);
+    let state = |optimizer: &AdamW| -> Result<Vec<Vec<f32>>> {
+        let all = model.state().into_iter().chain(optimizer.state());
+        all.map(|(_, tensor)| Ok(tensor.to_vec::<f32>()?)).collect()
+    };
+    let before = state(&optimizer)?;
+    let mut step = || -> Result<()> {
+        let loss = model.forward(&f32s(&[2, 3])).square().mean();
+        optimizer.step(loss.backward()?)
+    };
+    let error = check_nan(&mut step).unwrap_err();
+    expect![[r#"
+        matmul: the result holds NaN in 4 of 6 elements, first at [0, 0]: an operand holds ∞
+          at tests/errors/places.rs in h.1.fc"#]]
+    .assert_eq(&without_column(&error.to_string()));
+    assert_eq!((state(&optimizer)?, optimizer.steps()), (before, 0));
+    Ok(())
+}
+
+#[test]
+fn looking_for_nan_changes_no_bit_and_leaves_infinities_alone() -> Result<()> {
+    let train = || -> Result<Vec<Vec<f32>>> {
+        let config = GptConfig { block_size: 8, ..GptConfig::preset("tiny", 11).unwrap() };
+        let model = Gpt::new(&config, &Generator::new(1))?;
+        let mut optimizer = AdamW::new(&model);
+        let tokens = Tensor::from_vec((0..18i64).map(|i| i * i % 11).collect::<Vec<_>>(), [2, 9]);
+        for _ in 0..3 {
+            // Attention masks with -∞.
+            let loss = model.loss(&tokens.slice(1, ..8), &tokens.slice(1, 1..));
+            optimizer.step(loss.backward()?.clip_norm(1.0).0)?;
+        }
+        model.state().into_iter().map(|(_, tensor)| Ok(tensor.to_vec::<f32>()?)).collect()
+    };
+    assert_eq!(check_nan(train)?, train()?);
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Every variant of the tensor engine's `Problem`.
 
-use tapeflow::{Slot, commit, grad_with};
+use tapeflow::{Slot, cached_attention, check_nan, commit, grad_with};
 
 use super::*;
 
@@ -36,6 +36,24 @@ fn problems() -> Vec<(&'static str, Cause, Expect)> {
               at tests/errors/problems.rs"#]]),
         ("Shapes", || read(causal_attention(f32s(&[2, 3, 4]), f32s(&[2, 3, 5]), f32s(&[2, 3, 4]))), expect![[r#"
             causal_attention: the shapes (2, 3, 4), (2, 3, 5) and (2, 3, 4) do not fit: queries (…, T, D), keys (…, S, D) and values (…, S, E) with T at most S are needed
+              at tests/errors/problems.rs"#]]),
+        ("Shapes", || read(f32s(&[2, 3]).slice_assign(0, 1, &f32s(&[2, 3]))), expect![[r#"
+            slice_assign: the shapes (2, 3) and (2, 3) do not fit: the second must fit into the first from [1, 0] on, one start per axis
+              at tests/errors/problems.rs"#]]),
+        ("Shapes", || read(f32s(&[2, 3]).slice_assign(1, 0, &f32s(&[1, 3]))), expect![[r#"
+            slice_assign: the shapes (2, 3) and (1, 3) do not fit: all extents but that of axis 1 must agree
+              at tests/errors/problems.rs"#]]),
+        ("Shapes", || read(f32s(&[2, 3]).slice_assign_at(&[0], &f32s(&[1, 3]))), expect![[r#"
+            slice_assign_at: the shapes (2, 3) and (1, 3) do not fit: the second must fit into the first from [0] on, one start per axis
+              at tests/errors/problems.rs"#]]),
+        ("Shapes", || read(f32s(&[2, 3]).slice_assign_rows(1, &[0], &f32s(&[2, 1]))), expect![[r#"
+            slice_assign_rows: the shapes (2, 3) and (2, 1) do not fit: along an axis after the first, all other extents must agree, and each row needs a start: axis 1 and 1 starts were given
+              at tests/errors/problems.rs"#]]),
+        ("DTypes", || read(f32s(&[2]).slice_assign(0, 0, &Tensor::zeros([1], DType::I64))), expect![[r#"
+            slice_assign: operands of dtype f32 and i64 do not mix: `cast` one of them
+              at tests/errors/problems.rs"#]]),
+        ("Shapes", || read(cached_attention(f32s(&[1, 3, 4]), f32s(&[1, 5, 4]), f32s(&[1, 5, 4]), f32s(&[2]))), expect![[r#"
+            cached_attention: the shapes (1, 3, 4), (1, 5, 4), (1, 5, 4) and (2,) do not fit: queries (B, …, T, D), keys (B, …, S, D), values (B, …, S, E) and places (B,) are needed
               at tests/errors/problems.rs"#]]),
         ("Shapes", || f32s(&[2]).with_grad()?.backward_with(&f32s(&[3])).map(drop), expect![[r#"
             backward: the shapes (2,) and (3,) do not fit: a cotangent has the shape and the dtype of its primal
@@ -132,6 +150,21 @@ fn problems() -> Vec<(&'static str, Cause, Expect)> {
               at tests/errors/problems.rs"#]]),
         ("Run", || read(f32s(&[1, 3]).cross_entropy(&Tensor::from_vec(vec![-4i64], [1]))), expect![[r#"
             check index < 3: index -4 is out of range for an axis of 3
+              at tests/errors/problems.rs"#]]),
+        ("NotANumber", || check_nan(|| read(f32s(&[2, 3]).log().log().exp())), expect![[r#"
+            log: the result holds NaN in 6 of 6 elements, first at [0, 0]
+              at tests/errors/problems.rs"#]]),
+        ("NotANumber", || check_nan(|| read(outer().forward(&(f32s(&[2, 3]) / 0.0 * 0.0)))), expect![[r#"
+            mul: the result holds NaN in 6 of 6 elements, first at [0, 0]: an operand holds ∞
+              at tests/errors/problems.rs"#]]),
+        ("NotANumber", || check_nan(|| read(outer().forward(&f32s(&[3]).detach()) * Tensor::scalar(f32::NAN))), expect![[r#"
+            leaf: the value it was given holds NaN in 1 of 1 elements, first at []
+              at tests/errors/problems.rs"#]]),
+        ("NotANumber", || check_nan(|| {
+            let x = Tensor::zeros([2], DType::F32).with_grad()?;
+            read(grad(&x.sqrt().square().sum(), &[&x])?.remove(0))
+        }), expect![[r#"
+            sqrt: its derivative holds NaN in 2 of 2 elements, first at [0]
               at tests/errors/problems.rs"#]]),
         ("Memory", || read(Tensor::ones([1 << 60], DType::F32)), expect![[r#"
             constant 1: 4611686018427387904 bytes are needed for a result: the system has no more memory

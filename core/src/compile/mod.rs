@@ -3,6 +3,7 @@
 
 mod assemble;
 mod batch;
+mod check;
 mod differentiate;
 pub(crate) mod dump;
 pub(crate) mod expr;
@@ -17,6 +18,8 @@ mod schedule;
 mod waiting;
 pub(crate) mod world;
 
+pub(crate) use check::Checked;
+pub use check::check_nan;
 pub(crate) use ran::Ran;
 pub use waiting::mark;
 pub(crate) use waiting::{compute_waiting, settle};
@@ -76,6 +79,8 @@ struct Request {
     /// Realised nodes whose graphs end with the buffers that are taken.
     ending: Vec<NodeId>,
     device: Kind,
+    /// Whether every value is kept and looked at.
+    checked: bool,
 }
 
 /// Computes `asked` now. `replaces` names leaves whose memory the corresponding tensor may take over: nobody else uses
@@ -89,7 +94,8 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
         capture::check_computing(asked)?;
     }
     let device = first.ty().device.0;
-    let Some((request, copied)) = collect(asked, replaces, device) else { return Ok(None) };
+    let checked = check::is_wanted().map_err(|problem| Error::new("check", problem, Site::here()))?;
+    let Some((request, copied)) = collect(asked, replaces, device, checked) else { return Ok(None) };
     let is_captured = !replaces.is_empty() && capture::is_capturing();
     let computed = || {
         if is_captured {
@@ -127,7 +133,7 @@ enum Copied {
 }
 
 /// Walks the graph under the lock; `None` if everything is there already.
-fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind) -> Option<(Request, Copied)> {
+fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind, checked: bool) -> Option<(Request, Copied)> {
     let mut tape = tape::lock();
     let (order, donated) = loop {
         let roots: Vec<NodeId> = asked.iter().map(|t| t.node()).filter(|n| tape.buffer[n.index()].is_none()).collect();
@@ -153,6 +159,7 @@ fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind) -> Opti
         kept: Vec::new(),
         ending: Vec::new(),
         device,
+        checked,
     };
     write_key(&tape, &mut request, asked, replaces, &donated);
     let found = key::find(&request.key);
@@ -256,7 +263,7 @@ fn write_key(
     }
     let keep_graphs = donated.iter().all(Option::is_none);
     let mut words = Vec::with_capacity(request.order.len() * 16);
-    words.push(u64::from(FUSE.get()));
+    words.push(u64::from(FUSE.get()) | u64::from(request.checked) << 1);
     request.device.hash(&mut KeyWriter(&mut words));
     for (number, &node) in request.order.iter().enumerate() {
         let i = node.index();
@@ -343,14 +350,23 @@ fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program,
         problem,
     };
     dump.world("record", &world, roots);
-    let roots = differentiate::differentiate(&mut world, roots).map_err(|e| failed(&world, e))?;
+    let recorded = world.len();
+    let mut roots = differentiate::differentiate(&mut world, roots).map_err(|e| failed(&world, e))?;
     dump.world("differentiate", &world, &roots);
     debug_assert_eq!(world.verify(), Ok(()), "after differentiate");
-    let outputs: Vec<(Id, Option<u32>)> =
+    let mut outputs: Vec<(Id, Option<u32>)> =
         roots.iter().zip(&request.wanted).map(|(&id, &(_, replaces))| (id, replaces)).collect();
+    let mut checks = Vec::new();
+    if request.checked {
+        let kept;
+        (checks, kept) = check::checked(&world, &roots, recorded);
+        roots.extend(&kept);
+        // What is bad is found only when all has run, so nothing may be overwritten before.
+        outputs = roots.iter().map(|&id| (id, None)).collect();
+    }
     if request.device == Kind::Reference {
         let graph = crate::reference::Graph::new(world, &roots);
-        return Ok(Program::interpreted(graph));
+        return Ok(Program { checks, ..Program::interpreted(graph) });
     }
     let steps = fuse::fuse(&world, &roots, FUSE.get()).map_err(|e| failed(&world, e))?;
     dump.steps("fuse", &world, &steps);
@@ -358,12 +374,16 @@ fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program,
     let mut program =
         place::place(&world, steps, &outputs, request.device, &mut dump).map_err(|e| failed(&world, e))?;
     program.dump = dump.finish();
+    program.checks = checks;
     Ok(program)
 }
 
 fn run(program: &Program, request: &Request) -> Result<Vec<Arc<Buffer>>, Failure> {
     // SAFETY: the key fixes dtypes and shapes of the inputs; taken buffers were withdrawn from the tape under its lock.
-    unsafe { program.run(&request.inputs, &request.scalars) }
+    let mut outputs = unsafe { program.run(&request.inputs, &request.scalars)? };
+    check::look(&program.checks, &request.inputs, &outputs)?;
+    outputs.truncate(request.wanted.len());
+    Ok(outputs)
 }
 
 /// Writes the results to the tape, or gives back what was taken.

@@ -15,6 +15,7 @@ pub(crate) use host::HostProgram;
 pub(crate) use mixed::MixedProgram;
 
 use crate::buffer::Buffer;
+use crate::compile::Checked;
 use crate::compile::plan::Place;
 use crate::device::Kind;
 use crate::error::Problem;
@@ -35,6 +36,8 @@ pub(crate) struct Program {
     pub arena_bytes: usize,
     /// The passes' dumps, if they were asked for.
     pub dump: String,
+    /// What is to be looked at after a run, if that was asked for.
+    pub checks: Vec<Checked>,
 }
 
 /// How a program runs.
