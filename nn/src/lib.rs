@@ -9,6 +9,7 @@ extern crate self as tapeflow;
 pub mod chart;
 pub mod checkpoint;
 pub mod data;
+mod ema;
 pub mod error;
 pub mod files;
 pub mod init;
@@ -21,6 +22,7 @@ pub mod schedule;
 pub mod tokenizer;
 mod trainer;
 
+pub use ema::Ema;
 pub use error::{Error, Result};
 pub use layers::{
     AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose1d,

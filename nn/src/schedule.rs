@@ -62,6 +62,73 @@ impl Schedule for WarmupCosine {
     }
 }
 
+/// A learning rate that falls by a factor every so many steps: PyTorch's `StepLR`.
+///
+/// # Formula
+/// `r · f^⌊t / n⌋` with `r` the learning rate, `f` the factor, `n` the steps between and `t` the step.
+///
+/// ```
+/// use tapeflow_nn::schedule::{Schedule, StepDecay};
+/// let schedule = StepDecay { learning_rate: 1.0, every: 30, factor: 0.5 };
+/// assert_eq!([0, 29, 30, 60].map(|step| schedule.at(step)), [1.0, 1.0, 0.5, 0.25]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepDecay {
+    /// The rate of the first steps.
+    pub learning_rate: f64,
+    /// How many steps have one rate; 0 for all.
+    pub every: u64,
+    /// What the rate is multiplied by.
+    pub factor: f64,
+}
+
+impl Schedule for StepDecay {
+    fn at(&self, step: u64) -> f64 {
+        let falls = step.checked_div(self.every).unwrap_or(0);
+        self.learning_rate * self.factor.powi(i32::try_from(falls).unwrap_or(i32::MAX))
+    }
+}
+
+/// Up to a high rate and down to almost nothing, each along half a cosine: the one-cycle policy of Smith & Topin 2018,
+/// arXiv:1708.07120, as PyTorch's `OneCycleLR` computes it.
+///
+/// # Formula
+/// With `m` the highest rate, `n` all steps and `u = 0.3 n − 1` the step of the highest rate:
+/// - `t ≤ u`: from `m / 25` to `m` by `½ (1 − cos(π t / u))`
+/// - `u < t ≤ n − 1`: from `m` to `m / 250,000` by `½ (1 − cos(π (t − u) / (n − 1 − u)))`
+/// - beyond: `m / 250,000`
+///
+/// ```
+/// use tapeflow_nn::schedule::{OneCycle, Schedule};
+/// let schedule = OneCycle { learning_rate: 1.0, steps: 100 };
+/// assert!((schedule.at(0) - 0.04).abs() < 1e-12 && schedule.at(29) == 1.0);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OneCycle {
+    /// The highest rate.
+    pub learning_rate: f64,
+    /// How many steps the cycle takes.
+    pub steps: u64,
+}
+
+impl Schedule for OneCycle {
+    fn at(&self, step: u64) -> f64 {
+        let (highest, first) = (self.learning_rate, self.learning_rate / 25.0);
+        let lowest = first / 1e4;
+        let (step, end) = (step as f64, self.steps as f64 - 1.0);
+        let up = (0.3 * self.steps as f64 - 1.0).max(0.0);
+        let between =
+            |from: f64, to: f64, share: f64| to + (from - to) / 2.0 * (1.0 + (std::f64::consts::PI * share).cos());
+        if step < up {
+            between(first, highest, step / up)
+        } else if step < end {
+            between(highest, lowest, (step - up) / (end - up))
+        } else {
+            lowest
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +144,22 @@ mod tests {
         }
         assert!((100..2000).all(|t| s.at(t + 1) < s.at(t)));
         assert_eq!(s.at(u64::MAX), 1e-4);
+    }
+
+    #[test]
+    fn one_cycle_and_steps_follow_pytorchs_formulas() {
+        // OneCycleLR(optimizer, max_lr=0.5, total_steps=10), by hand: up at 0, 1, 2, down to 9.
+        let s = OneCycle { learning_rate: 0.5, steps: 10 };
+        for (step, rate) in [(0, 0.02), (1, 0.26), (2, 0.5), (3, 0.475242), (5, 0.305631), (8, 0.024760), (9, 2e-6)] {
+            assert!((s.at(step) - rate).abs() < 1e-5, "step {step}: {} and not {rate}", s.at(step));
+        }
+        assert_eq!((s.at(9), s.at(u64::MAX)), (2e-6, 2e-6));
+        for steps in 0..4 {
+            assert!((0..6).all(|step| OneCycle { learning_rate: 1.0, steps }.at(step).is_finite()), "{steps} steps");
+        }
+        let s = StepDecay { learning_rate: 0.1, every: 0, factor: 0.1 };
+        assert_eq!(s.at(1000), 0.1);
+        assert_eq!(StepDecay { every: 1, ..s }.at(u64::MAX), 0.0);
     }
 
     #[test]

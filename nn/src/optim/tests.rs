@@ -1,11 +1,11 @@
 //! Each rule against a plain loop over f64 written from PyTorch's documentation, and what all optimizers promise.
 
-use tapeflow_core::{DType, Parameter, Tensor, no_grad};
+use tapeflow_core::{DType, Gradients, Parameter, Tensor, no_grad};
 
 use super::{Adam, AdamW, Optimizer, Sgd};
 use crate::Linear;
 use crate::error::Result;
-use crate::module::{Module, ModuleExt, Visitor};
+use crate::module::{Forward, Module, ModuleExt, Visitor};
 
 /// Two parameters under names of their own.
 struct Pair {
@@ -214,5 +214,28 @@ fn a_state_dict_goes_on_bit_for_bit() -> Result<()> {
         assert_eq!(error.contains("(4,) and should be f64 (3,)"), count > 3, "{error}");
         assert_eq!((values(&whole), optimizer.steps()), (before, 6));
     }
+    Ok(())
+}
+
+#[test]
+fn gradients_of_parts_add_up_to_those_of_the_whole() -> Result<()> {
+    let model = Linear::new(3, 2)?;
+    model.stamp_paths();
+    let x = Tensor::from_vec((0..24).map(|i| (i as f32 * 0.7).sin()).collect(), [8, 3]);
+    let loss = |x: &Tensor| model.forward(x).square().mean();
+    let whole = loss(&x).backward()?;
+    let parts = (0..4).map(|i| Ok(loss(&x.slice(0, 2 * i..2 * i + 2)).backward()?.scale(0.25)));
+    let sum = parts.collect::<Result<Vec<_>>>()?.into_iter().fold(Gradients::default(), |sum, part| sum + part);
+    assert_eq!(sum.len(), 2);
+    for (path, expected) in whole.iter() {
+        let found = sum.by_path(&path).unwrap().to_vec::<f32>()?;
+        for (f, e) in found.iter().zip(expected.to_vec::<f32>()?) {
+            assert!((f - e).abs() < 1e-6, "{path}: {f} and not {e}");
+        }
+    }
+    // The sum is one step, in one program, however many parts there are.
+    let mut optimizer = AdamW::new(&model);
+    optimizer.step(sum)?;
+    assert_eq!(optimizer.steps(), 1);
     Ok(())
 }
