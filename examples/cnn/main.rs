@@ -1,7 +1,7 @@
 //! Trains a convolutional network to read digits.
 //!
-//! `cargo run --release --example cnn` needs nothing else: it draws digits of its own, and leaves a checkpoint, metrics,
-//! and pictures of its worst mistakes and its first filters in `runs/cnn`. `--data DIR` reads MNIST instead.
+//! `cargo run --release --example cnn` needs nothing else: it draws digits of its own, and leaves a checkpoint,
+//! metrics, and pictures of its worst mistakes and its first filters in `runs/cnn`. `--data DIR` reads MNIST instead.
 
 mod digits;
 mod evaluate;

@@ -1,5 +1,5 @@
-//! Grey pictures as PNG, enlarged and side by side. Owns the format (ISO/IEC 15948, W3C PNG), of which it writes what is
-//! needed: 8 bits of grey, no filter.
+//! Grey pictures as PNG, enlarged and side by side. Owns the format (ISO/IEC 15948, W3C PNG), of which it writes what
+//! is needed: 8 bits of grey, no filter.
 
 use std::io::Write;
 use std::path::Path;

@@ -77,7 +77,7 @@ fn run(model: &(impl Module + Forward), options: &Options, train: &Images, test:
         progress.set_speed((step.step + 1) as f64 * batch as f64 / seconds, "images/s");
         progress.advance_to(step.step + 1);
         let done = step.step + 1;
-        if done % per_epoch == 0 && done < steps {
+        if done.is_multiple_of(per_epoch) && done < steps {
             let reading = evaluate::read(model, test)?;
             progress.set_val_loss(reading.loss);
             progress.print(&format!("epoch {}: {}", done / per_epoch, summary(&reading)));
