@@ -17,7 +17,7 @@ use vulkano::{Version, VulkanError};
 use crate::fault::{self, Fault};
 use crate::instance::{self, unavailable};
 use crate::listing;
-use crate::memory::heap::BLOCK;
+use crate::memory::heap::{BLOCK, accepted_types};
 use crate::memory::{Heap, Kinds};
 use crate::pipeline::{Pipeline, Pipelines};
 use crate::program::Submissions;
@@ -116,9 +116,10 @@ impl Context {
         let failed =
             |what: &str, error: &dyn fmt::Display| unavailable(&format!("{name} cannot be opened: {what}: {error}"));
         let target = target(physical);
-        let kinds = Kinds::of(physical, options.staging)
-            .ok_or_else(|| failed("memory", &"none of it is visible to the host"))?;
         let (device, [compute, transfer]) = create(physical).map_err(|error| failed("device", &error))?;
+        let accepted = accepted_types(&device).map_err(|error| failed("memory", &error))?;
+        let kinds = Kinds::of(physical, accepted, options.staging)
+            .ok_or_else(|| failed("memory", &"none of it is visible to the host"))?;
         let families = match (compute.queue_family_index(), transfer.queue_family_index()) {
             (a, b) if a == b => vec![a],
             (a, b) => vec![a, b],
@@ -126,7 +127,9 @@ impl Context {
         let limit = options.memory_limit;
         let memory = Heap::new(&device, kinds.device, &families, BLOCK, move || limit.or_else(memory_limit));
         let host = Heap::new(&device, kinds.host, &families, [4 << 20, 64 << 20], || None);
-        let required = Some(target.subgroup).filter(|_| subgroup(physical) == Subgroup::OnDemand);
+        // Only shaders for processors know the size. Elsewhere the driver chooses: the widest that it reports would
+        // drive big tiles out of the registers (32 on Intel).
+        let required = Some(target.subgroup).filter(|_| target.is_cpu && subgroup(physical) == Subgroup::OnDemand);
         let pipelines = Pipelines::new(&device, required).map_err(|error| failed("pipelines", &error))?;
         let compute = Timeline::new(&device, compute).map_err(|error| failed("semaphore", &error))?;
         let transfer = Timeline::new(&device, transfer).map_err(|error| failed("semaphore", &error))?;
@@ -248,11 +251,17 @@ impl fmt::Debug for Context {
 fn create(physical: &Arc<PhysicalDevice>) -> Result<(Arc<Device>, [Arc<Queue>; 2]), String> {
     let families = physical.queue_family_properties();
     let position = |accepts: &dyn Fn(QueueFlags) -> bool| families.iter().position(|f| accepts(f.queue_flags));
-    let main = position(&|f| f.contains(QueueFlags::COMPUTE | QueueFlags::GRAPHICS))
+    // Not the one that draws, if it can be helped: the screen would stand still, and a long program be taken for a hang
+    // (after 10 s by amdgpu, which gives 60 s to others).
+    let main = position(&|f| f.intersects(QueueFlags::COMPUTE) && !f.intersects(QueueFlags::GRAPHICS))
         .or_else(|| position(&|f| f.intersects(QueueFlags::COMPUTE)))
         .ok_or("it has no queue for computing")?;
-    let copies =
-        position(&|f| f.intersects(QueueFlags::TRANSFER) && !f.intersects(QueueFlags::COMPUTE | QueueFlags::GRAPHICS));
+    let others = QueueFlags::COMPUTE
+        | QueueFlags::GRAPHICS
+        | QueueFlags::VIDEO_DECODE
+        | QueueFlags::VIDEO_ENCODE
+        | QueueFlags::OPTICAL_FLOW;
+    let copies = position(&|f| f.intersects(QueueFlags::TRANSFER) && !f.intersects(others));
     let info = |family: usize, count: usize| QueueCreateInfo {
         queue_family_index: family as u32,
         queues: vec![0.5; count],

@@ -325,6 +325,28 @@ fn reports_an_index_beyond_the_axis() {
     }
 }
 
+/// A device that runs dispatches side by side must be told that a block's lists take the place of those before.
+#[test]
+fn lists_of_a_block_wait_for_the_block_before() {
+    let Some(driver) = support::driver() else { return };
+    let gather = Gather {
+        dtype: DType::F32,
+        index_dtype: DType::I32,
+        outer: 1,
+        extent: 1000,
+        inner: 4,
+        picks: 20_000,
+        along: false,
+    };
+    for target in targets(driver) {
+        let lowering = spirv::lower(&Kernel::ScatterAdd(ScatterAdd(gather.clone())), &target).unwrap();
+        let waits: Vec<bool> = lowering.stages.iter().map(|stage| stage.after_barrier).collect();
+        // The first lists and what clears the result do not meet.
+        let first = waits.iter().position(|waits| *waits).unwrap_or(waits.len());
+        assert!(first <= 2 && waits[first..].iter().all(|waits| *waits), "{waits:?}");
+    }
+}
+
 #[test]
 fn refuses_what_the_device_lacks() {
     let Some(driver) = support::driver() else { return };

@@ -183,6 +183,24 @@ fn a_request_larger_than_a_block_gets_its_own() {
     assert_eq!(counts().bytes, before.bytes);
 }
 
+/// As for every step's arena: neither it nor small memory between two steps makes the driver give a block again.
+#[test]
+fn large_memory_that_comes_back_is_not_asked_for_again() {
+    let _alone = alone();
+    let Some(_) = driver() else { return };
+    let driver = open(false);
+    let _kept = driver.allocate(1, "a test").unwrap();
+    drop(driver.allocate(300 << 20, "a test").unwrap());
+    let blocks = counts().blocks;
+    for _ in 0..100 {
+        let small = driver.allocate(60 << 20, "a test").unwrap();
+        drop(driver.allocate(300 << 20, "a test").unwrap());
+        drop(driver.allocate(290 << 20, "a test").unwrap());
+        drop(small);
+    }
+    assert_eq!(counts().blocks, blocks);
+}
+
 #[test]
 fn memory_in_use_by_a_run_is_written_after_it() {
     let _alone = alone();

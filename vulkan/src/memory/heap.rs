@@ -23,6 +23,21 @@ use crate::fault::{self, Fault};
 /// Blocks double from the first size to the last as more memory is used.
 pub(crate) const BLOCK: [u64; 2] = [64 << 20, 256 << 20];
 
+/// What every buffer is used for.
+fn usage() -> BufferUsage {
+    BufferUsage::STORAGE_BUFFER
+        | BufferUsage::TRANSFER_SRC
+        | BufferUsage::TRANSFER_DST
+        | BufferUsage::SHADER_DEVICE_ADDRESS
+}
+
+/// The memory types that can hold blocks, one bit each. They are the same for all buffers of one usage.
+pub(crate) fn accepted_types(device: &Arc<Device>) -> Result<u32, String> {
+    let info = BufferCreateInfo { size: GRAIN, usage: usage(), ..BufferCreateInfo::default() };
+    let buffer = RawBuffer::new(device.clone(), info).map_err(|error| error.to_string())?;
+    Ok(buffer.memory_requirements().memory_type_bits)
+}
+
 struct Block {
     /// Holds the memory too.
     buffer: Buffer,
@@ -43,6 +58,8 @@ struct State {
     blocks: Vec<Option<Block>>,
     /// Bytes of the ranges that are out.
     in_use: u64,
+    /// The most they ever were.
+    peak: u64,
     /// Bytes of the blocks.
     held: u64,
 }
@@ -158,15 +175,9 @@ impl Heap {
         if fault::strikes(Fault::Block) {
             return Err(VulkanError::OutOfDeviceMemory.to_string());
         }
-        let most = self.device.physical_device().properties().max_memory_allocation_size.unwrap_or(u64::MAX);
-        if size > most {
-            return Err(format!("it gives at most {most} at once"));
-        }
-        let usage = BufferUsage::STORAGE_BUFFER
-            | BufferUsage::TRANSFER_SRC
-            | BufferUsage::TRANSFER_DST
-            | BufferUsage::SHADER_DEVICE_ADDRESS;
-        let info = BufferCreateInfo { sharing: self.sharing.clone(), size, usage, ..BufferCreateInfo::default() };
+        // `maxMemoryAllocationSize` is not asked: beyond it a driver may refuse, but many do not.
+        let info =
+            BufferCreateInfo { sharing: self.sharing.clone(), size, usage: usage(), ..BufferCreateInfo::default() };
         let raw = RawBuffer::new(self.device.clone(), info).map_err(|e| e.to_string())?;
         let requirements = *raw.memory_requirements();
         if requirements.memory_type_bits & (1 << self.kind.index) == 0 {
@@ -201,12 +212,7 @@ impl Heap {
         if self.is_abandoned.load(Ordering::Relaxed) || !block.ranges.is_unused() {
             return;
         }
-        // One unused block is kept, so that a program which comes and goes does not go to the driver each time.
-        let is_dedicated = block.is_dedicated;
-        let unused = state.blocks.iter().flatten().filter(|b| b.ranges.is_unused()).count();
-        if is_dedicated || unused > 1 {
-            state.drop_block(range.block);
-        }
+        state.trim();
     }
 
     fn describe(&self, state: &State, why: &str) -> String {
@@ -240,7 +246,9 @@ impl State {
     /// The block whose free range fits best.
     fn fit(&self, length: u64) -> Option<usize> {
         let blocks = self.blocks.iter().enumerate();
-        let fits = blocks.filter_map(|(i, b)| Some((b.as_ref()?.ranges.fit(length)?, i)));
+        // A block made for one request is left to requests of its kind: they come back at every step.
+        let suits = |block: &Block| !block.is_dedicated || length > block.size / 2;
+        let fits = blocks.filter_map(|(i, b)| Some((b.as_ref().filter(|b| suits(b))?.ranges.fit(length)?, i)));
         fits.min().map(|(_, i)| i)
     }
 
@@ -249,11 +257,27 @@ impl State {
         let block = self.blocks[index].as_mut()?;
         let offset = block.ranges.take(length)?;
         self.in_use += length;
+        self.peak = self.peak.max(self.in_use);
         Some((index, block, offset))
     }
 
     fn largest(&self) -> u64 {
         self.blocks.iter().flatten().map(|b| b.ranges.largest()).max().unwrap_or(0)
+    }
+
+    /// Gives unused blocks back, the smallest first, while more is held than was ever in use at once. So a program that
+    /// comes and goes does not go to the driver each time, whatever the size of its arena; one block stays in any case.
+    fn trim(&mut self) {
+        while self.held > self.peak {
+            let blocks = self.blocks.iter().enumerate();
+            let unused = blocks.filter_map(|(i, b)| b.as_ref().filter(|b| b.ranges.is_unused()).map(|b| (b.size, i)));
+            let mut unused: Vec<(u64, usize)> = unused.collect();
+            if unused.len() < 2 {
+                return;
+            }
+            unused.sort_unstable();
+            self.drop_block(unused[0].1);
+        }
     }
 
     fn release_unused(&mut self) {

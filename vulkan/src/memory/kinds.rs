@@ -1,6 +1,6 @@
 //! Which of a device's memory types serves what. Knows no allocation.
 
-use vulkano::device::physical::PhysicalDevice;
+use vulkano::device::physical::{PhysicalDevice, PhysicalDeviceType};
 use vulkano::memory::{MemoryHeapFlags, MemoryPropertyFlags};
 
 /// A memory type, and what the host can do with it.
@@ -25,8 +25,9 @@ pub(crate) struct Kinds {
 }
 
 impl Kinds {
-    /// `None` if the device breaks the rule that some memory is visible to the host.
-    pub(crate) fn of(physical: &PhysicalDevice, force_staging: bool) -> Option<Kinds> {
+    /// Of the types in `accepted`, one bit each: those that hold our buffers. `None` if the device breaks the rule that
+    /// some memory is visible to the host.
+    pub(crate) fn of(physical: &PhysicalDevice, accepted: u32, force_staging: bool) -> Option<Kinds> {
         let properties = physical.memory_properties();
         let kinds = || {
             properties.memory_types.iter().enumerate().map(|(index, ty)| {
@@ -38,15 +39,18 @@ impl Kinds {
                 (flags, Kind { index: index as u32, is_mapped, is_cached, heap_bytes })
             })
         };
-        // Of equals the first: the driver lists the faster ones first.
+        // Of equals the first: the driver lists the faster ones first. (Memory that the host caches, too, comes later:
+        // the device must then ask the host's caches.)
         let special = MemoryPropertyFlags::PROTECTED
             | MemoryPropertyFlags::LAZILY_ALLOCATED
             | MemoryPropertyFlags::DEVICE_COHERENT
             | MemoryPropertyFlags::DEVICE_UNCACHED;
-        let usable = || kinds().filter(|(flags, _)| !flags.intersects(special));
+        let usable = || kinds().filter(|(flags, kind)| !flags.intersects(special) && accepted & (1 << kind.index) != 0);
+        // Where all memory is the processor's, the part that the device calls its own may be a small one.
+        let is_integrated = physical.properties().device_type == PhysicalDeviceType::IntegratedGpu;
         let rank = |flags: &MemoryPropertyFlags, kind: &Kind| {
-            let is_local = flags.intersects(MemoryPropertyFlags::DEVICE_LOCAL);
-            (is_local, kind.heap_bytes, kind.is_mapped, kind.is_cached, std::cmp::Reverse(kind.index))
+            let is_local = is_integrated || flags.intersects(MemoryPropertyFlags::DEVICE_LOCAL);
+            (is_local, kind.heap_bytes, kind.is_mapped, std::cmp::Reverse(kind.index))
         };
         let (_, mut device) = usable().max_by_key(|(flags, kind)| rank(flags, kind))?;
         let (_, host) = usable().filter(|(_, kind)| kind.is_mapped).max_by_key(|(flags, kind)| {

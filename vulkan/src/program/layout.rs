@@ -92,8 +92,13 @@ impl Layout {
             };
             let number = number as u32;
             let mut stages = kernel.stages.iter().filter(|(stage, _)| stage.groups > 0).peekable();
-            if stages.peek().is_some() && barriers.before_step(number, &step.waits, step.guarded) {
-                layout.commands.push(Command::Barrier);
+            match stages.peek() {
+                None => barriers.empty_step(&step.waits),
+                Some(_) => {
+                    if barriers.before_step(number, &step.waits, step.guarded) {
+                        layout.commands.push(Command::Barrier);
+                    }
+                }
             }
             for (i, (stage, pipeline)) in stages.enumerate() {
                 if i > 0 && stage.after_barrier && barriers.put(number) {
@@ -164,13 +169,26 @@ struct Barriers {
     since: u32,
     /// Whether a check was dispatched after the last barrier.
     has_unseen_check: bool,
+    /// Per step the last one with dispatches that waiting for it means: itself, or what it waits for if it has none.
+    means: Vec<Option<u32>>,
 }
 
 impl Barriers {
-    /// Whether a barrier comes before the first dispatch of a step.
+    /// Whether a barrier comes before the first dispatch of a step. Steps come here or to `empty_step` in their order.
     fn before_step(&mut self, number: u32, waits: &[u32], is_guarded: bool) -> bool {
-        let waits = waits.iter().any(|&earlier| earlier >= self.since && earlier < number);
+        let waits = self.last(waits).is_some_and(|earlier| earlier >= self.since);
+        self.means.push(Some(number));
         if waits || (is_guarded && self.has_unseen_check) { self.put(number) } else { false }
+    }
+
+    /// A step without dispatches: who waits for it waits for what it waits for.
+    fn empty_step(&mut self, waits: &[u32]) {
+        let last = self.last(waits);
+        self.means.push(last);
+    }
+
+    fn last(&self, waits: &[u32]) -> Option<u32> {
+        waits.iter().filter_map(|&wait| *self.means.get(wait as usize)?).max()
     }
 
     /// A barrier among the dispatches of a step.
@@ -195,23 +213,30 @@ mod tests {
         };
         for _ in 0..500 {
             let mut barriers = Barriers::default();
-            // The number of barriers before each step's first and last dispatch, and before each check.
-            let (mut firsts, mut lasts, mut checks) = (Vec::new(), Vec::new(), Vec::new());
+            // The number of barriers before each step's first and last dispatch, and before each check; of a step
+            // without dispatches, before the last dispatch that it waits for.
+            let (mut firsts, mut lasts, mut checks) = (Vec::new(), Vec::<Option<u32>>::new(), Vec::new());
             let mut count = 0;
             for number in 0..20_u32 {
                 let waits: Vec<u32> = (0..number).filter(|_| random(8) == 0).collect();
+                let waited = waits.iter().filter_map(|&w| lasts[w as usize]).max();
+                if random(5) == 0 {
+                    barriers.empty_step(&waits);
+                    firsts.push(None);
+                    lasts.push(waited);
+                    continue;
+                }
                 let is_guarded = random(6) == 0;
-                let needed =
-                    waits.iter().any(|&w| lasts[w as usize] == count) || (is_guarded && checks.contains(&count));
+                let needed = waited == Some(count) || (is_guarded && checks.contains(&count));
                 let put = barriers.before_step(number, &waits, is_guarded);
                 assert_eq!(put, needed, "step {number} waits for {waits:?}");
                 count += u32::from(put);
-                firsts.push(count);
+                firsts.push(Some(count));
                 if random(4) == 0 {
                     barriers.put(number);
                     count += 1;
                 }
-                lasts.push(count);
+                lasts.push(Some(count));
                 if random(5) == 0 {
                     barriers.has_unseen_check = true;
                     checks.push(count);

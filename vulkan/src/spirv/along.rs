@@ -30,6 +30,10 @@ pub(super) fn arg_sort(sort: &ArgSort, target: &Target) -> Result<Lowering, Unsu
     let ArgSort { dtype, descending, rows, length } = *sort;
     let (rows, length) = (rows as u64, length as u64);
     check(dtype, "order", length, target)?;
+    // Each element is compared with all others of its row: a longer one would keep a device from its screen.
+    if length > 1 << 16 {
+        return Err(Unsupported(format!("the order of rows of {length} elements is beyond this device")));
+    }
     let mut lowering = Lowering::default();
     if rows * length == 0 {
         return Ok(lowering);

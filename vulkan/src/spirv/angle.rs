@@ -93,6 +93,19 @@ fn reduce_near(asm: &mut Asm, x: Id) -> Vec<Id> {
 
 /// The same from the fraction of `x · 2/π`, in integers.
 fn reduce_far(asm: &mut Asm, x: Id, size: Id) -> Vec<Id> {
+    let [fraction, quadrant] = fraction(asm, size);
+    let fraction = asm.convert_signed(Op::ConvertSToF, Ty::U64, T, fraction);
+    let scale = asm.f64(c64::FRAC_PI_2 / 18_446_744_073_709_551_616.0);
+    let r = asm.fmul(T, fraction, scale);
+    // Of −x: both negated.
+    let (zero, nothing) = (asm.u64(0), asm.f32(0.0));
+    let minus = asm.is_less(x, nothing);
+    let (negated, other) = (asm.op(Op::FNegate, T, &[r]), asm.op(Op::ISub, Ty::U64, &[zero, quadrant]));
+    vec![asm.select(T, minus, negated, r), asm.select(Ty::U64, minus, other, quadrant)]
+}
+
+/// `|x| · 2/π` of a large `|x|`: what is left of the nearest quadrant, times 2⁶⁴ as an i64, and the quadrant modulo 4.
+pub(super) fn fraction(asm: &mut Asm, size: Id) -> [Id; 2] {
     let bits = asm.bits(Ty::F32, size);
     let (shift, below, hidden, bias) = (asm.u32(23), asm.u32(0x7f_ffff), asm.u32(0x80_0000), asm.u32(127 + 23));
     let exponent = asm.op(Op::ShiftRightLogical, Ty::U32, &[bits, shift]);
@@ -137,54 +150,50 @@ fn reduce_far(asm: &mut Asm, x: Id, size: Id) -> Vec<Id> {
     let (sixty_two, one) = (asm.u32(62), asm.u64(1 << 61));
     let rounded = asm.op(Op::IAdd, Ty::U64, &[top, one]);
     let quadrant = asm.op(Op::ShiftRightLogical, Ty::U64, &[rounded, sixty_two]);
-    let fraction = asm.op(Op::ShiftLeftLogical, Ty::U64, &[top, two]);
-    let fraction = asm.convert_signed(Op::ConvertSToF, Ty::U64, T, fraction);
-    let scale = asm.f64(c64::FRAC_PI_2 / 18_446_744_073_709_551_616.0);
-    let r = asm.fmul(T, fraction, scale);
-    // Of −x: both negated.
-    let (zero, nothing) = (asm.u64(0), asm.f32(0.0));
-    let minus = asm.is_less(x, nothing);
-    let (negated, other) = (asm.op(Op::FNegate, T, &[r]), asm.op(Op::ISub, Ty::U64, &[zero, quadrant]));
-    vec![asm.select(T, minus, negated, r), asm.select(Ty::U64, minus, other, quadrant)]
+    [asm.op(Op::ShiftLeftLogical, Ty::U64, &[top, two]), quadrant]
 }
 
-/// The angle of the point `(x, y)` in f64: the series of the arctangent after `halvings`, each `atan a = 2 atan(a/(1 +
-/// √(1 + a²)))`. One is enough for 10⁻¹², two for 10⁻¹⁶.
-pub(super) fn atan2(asm: &mut Asm, y: Id, x: Id, halvings: u32) -> Id {
-    let [zero, one, infinity] = [0.0, 1.0, f64::INFINITY].map(|value| asm.f64(value));
-    let (a, b) = (asm.fabs(T, y), asm.fabs(T, x));
+/// The angle of the point `(x, y)`, floats of type `ty`: the series of the arctangent after `halvings`, each `atan a =
+/// 2 atan(a/(1 + √(1 + a²)))`. One is enough for 10⁻¹², two for 10⁻¹⁶ in f64.
+pub(super) fn atan2(asm: &mut Asm, ty: Ty, y: Id, x: Id, halvings: u32) -> Id {
+    let [zero, one, infinity] = [0.0, 1.0, f64::INFINITY].map(|value| asm.float(ty, value));
+    let (a, b) = (asm.fabs(ty, y), asm.fabs(ty, x));
     // The smaller over the larger; 1 for two infinities, 0 for two zeros.
     let steep = asm.is_less(b, a);
-    let (above, below) = (asm.select(T, steep, b, a), asm.select(T, steep, a, b));
-    let ratio = asm.fdiv(T, above, below);
+    let (above, below) = (asm.select(ty, steep, b, a), asm.select(ty, steep, a, b));
+    let ratio = asm.fdiv(ty, above, below);
     let (endless, none) = (asm.is_equal(above, infinity), asm.is_equal(below, zero));
-    let ratio = asm.select(T, endless, one, ratio);
-    let mut t = asm.select(T, none, zero, ratio);
+    let ratio = asm.select(ty, endless, one, ratio);
+    let mut t = asm.select(ty, none, zero, ratio);
     for _ in 0..halvings {
-        let square = asm.fmul(T, t, t);
-        let sum = asm.fadd(T, one, square);
-        let root = asm.glsl(GLOp::Sqrt, T, &[sum]);
-        let more = asm.fadd(T, one, root);
-        t = asm.fdiv(T, t, more);
+        let square = asm.fmul(ty, t, t);
+        let sum = asm.fadd(ty, one, square);
+        let root = asm.glsl(GLOp::Sqrt, ty, &[sum]);
+        let more = asm.fadd(ty, one, root);
+        t = asm.fdiv(ty, t, more);
     }
-    let z = asm.fmul(T, t, t);
+    let z = asm.fmul(ty, t, t);
     // Σ (−1)ᵏ zᵏ/(2k + 1), where z <= 0.172 or 0.0396: the terms left out are below 2·10⁻¹² and 10⁻¹⁷.
     let terms = if halvings == 1 { 14 } else { 12 };
     let coefficients: Vec<f64> =
         (0..terms).rev().map(|k| if k % 2 == 0 { 1.0 } else { -1.0 } / f64::from(2 * k + 1)).collect();
-    let series = polynomial(asm, z, &coefficients);
-    let angle = asm.fmul(T, t, series);
-    let scale = asm.f64(f64::from(1 << halvings));
-    let angle = asm.fmul(T, angle, scale);
-    let (quarter, half) = (asm.f64(c64::FRAC_PI_2), asm.f64(c64::PI));
-    let other = asm.fsub(T, quarter, angle);
-    let angle = asm.select(T, steep, other, angle);
-    let (sign, least) = (asm.bits(T, x), asm.u64(0));
+    let mut series = asm.float(ty, coefficients[0]);
+    for &coefficient in &coefficients[1..] {
+        let (product, coefficient) = (asm.fmul(ty, series, z), asm.float(ty, coefficient));
+        series = asm.fadd(ty, product, coefficient);
+    }
+    let angle = asm.fmul(ty, t, series);
+    let scale = asm.float(ty, f64::from(1 << halvings));
+    let angle = asm.fmul(ty, angle, scale);
+    let (quarter, half) = (asm.float(ty, c64::FRAC_PI_2), asm.float(ty, c64::PI));
+    let other = asm.fsub(ty, quarter, angle);
+    let angle = asm.select(ty, steep, other, angle);
+    let (sign, least) = (asm.bits(ty, x), asm.int(Asm::bits_of(ty), 0));
     let left = asm.op(Op::SLessThan, Ty::Bool, &[sign, least]);
-    let mirrored = asm.fsub(T, half, angle);
-    let angle = asm.select(T, left, mirrored, angle);
-    let angle = asm.copysign(T, angle, y);
-    let (lost, other, nan) = (asm.is_nan(y), asm.is_nan(x), asm.f64(f64::NAN));
+    let mirrored = asm.fsub(ty, half, angle);
+    let angle = asm.select(ty, left, mirrored, angle);
+    let angle = asm.copysign(ty, angle, y);
+    let (lost, other, nan) = (asm.is_nan(y), asm.is_nan(x), asm.float(ty, f64::NAN));
     let lost = asm.op(Op::LogicalOr, Ty::Bool, &[lost, other]);
-    asm.select(T, lost, nan, angle)
+    asm.select(ty, lost, nan, angle)
 }

@@ -158,7 +158,8 @@ impl Block<'_> {
             let word = asm.element(chain, Ty::U32, at, 4);
             asm.store_as(Ty::U32, word, value);
         });
-        spread.finish(asm, false)
+        // The block before is done with the words that this one writes.
+        spread.finish(asm, self.begin > 0)
     }
 
     /// Every element of a first pick walks its list.

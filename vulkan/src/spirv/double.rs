@@ -42,7 +42,8 @@ pub(super) fn unary(asm: &mut Asm, op: Unary, x: Id) -> Id {
             let (less, more) = (asm.fsub(T, one, x), asm.fadd(T, one, x));
             let square = asm.fmul(T, less, more);
             let other = asm.glsl(GLOp::Sqrt, T, &[square]);
-            let y = if op == Unary::Asin { angle::atan2(asm, x, other, 2) } else { angle::atan2(asm, other, x, 2) };
+            let y =
+                if op == Unary::Asin { angle::atan2(asm, T, x, other, 2) } else { angle::atan2(asm, T, other, x, 2) };
             // The square root of a negative number need not be a NaN on every device.
             let (size, nan) = (asm.fabs(T, x), asm.f64(f64::NAN));
             let inside = asm.op(Op::FOrdLessThanEqual, Ty::Bool, &[size, one]);
@@ -50,7 +51,7 @@ pub(super) fn unary(asm: &mut Asm, op: Unary, x: Id) -> Id {
         }
         Unary::Atan => {
             let one = asm.f64(1.0);
-            angle::atan2(asm, x, one, 2)
+            angle::atan2(asm, T, x, one, 2)
         }
         Unary::Sinh => sinh(asm, x),
         Unary::Cosh => cosh(asm, x),
@@ -64,7 +65,7 @@ pub(super) fn unary(asm: &mut Asm, op: Unary, x: Id) -> Id {
 pub(super) fn binary(asm: &mut Asm, op: Binary, a: Id, b: Id) -> Id {
     match op {
         Binary::Pow => pow(asm, a, b),
-        _ => angle::atan2(asm, a, b, 2),
+        _ => angle::atan2(asm, T, a, b, 2),
     }
 }
 

@@ -92,11 +92,15 @@ impl Indices {
     }
 }
 
-/// An atomic operation on a u32 in memory.
+/// An atomic operation on a word in memory. Some compilers go by the sign of its type and not of the instruction.
 fn atomic(asm: &mut Asm, op: Op, address: Id, value: Id) {
-    let pointer = asm.pointer(Ty::U32, address);
+    let (word, value) = match op {
+        Op::AtomicSMin | Op::AtomicSMax => (Ty::I32, asm.op(Op::Bitcast, Ty::I32, &[value])),
+        _ => (Ty::U32, value),
+    };
+    let pointer = asm.pointer(word, address);
     let (scope, relaxed) = (asm.u32(Scope::Device as u32), asm.u32(MemorySemantics::RELAXED.bits()));
-    let ty = asm.ty(Ty::U32);
+    let ty = asm.ty(word);
     let operands = [Operand::IdRef(pointer), Operand::IdScope(scope), Operand::IdMemorySemantics(relaxed)];
     asm.emit(op, ty, [&operands[..], &[Operand::IdRef(value)]].concat());
 }

@@ -1,12 +1,12 @@
 //! Transcendental functions of one f32, computed in f32: the CPU device's polynomials (`core/src/cpu/math.rs`, which
 //! states their method and errors), instruction by instruction, so that both give the same bits. What is computed in
-//! f64 and rounded once stands in `wide.rs`; without f64 the device's own functions serve.
+//! f64 and rounded once stands in `wide.rs`, and in `narrow.rs` for devices without f64.
 
-use rspirv::spirv::{GlslStd450Op as GLOp, Op};
+use rspirv::spirv::Op;
 use tapeflow_ir::{Binary, Unary};
 
 use super::asm::{Asm, Id, Ty};
-use super::wide;
+use super::{narrow, wide};
 
 const ROUND: f32 = 12_582_912.0;
 const LN2_HIGH: f32 = 0.693_359_4;
@@ -44,7 +44,7 @@ pub(super) fn unary(asm: &mut Asm, op: Unary, x: Id) -> Id {
         Unary::Tanh => tanh(asm, x),
         Unary::Erf => erf(asm, x),
         _ if asm.target.has_f64 => wide::unary(asm, op, x),
-        _ => own(asm, op, x),
+        _ => narrow::unary(asm, op, x),
     }
 }
 
@@ -53,55 +53,13 @@ pub(super) fn binary(asm: &mut Asm, op: Binary, a: Id, b: Id) -> Id {
     match (op, asm.target.has_f64) {
         (Binary::Pow, true) => wide::pow(asm, a, b),
         (_, true) => wide::atan2(asm, a, b),
-        (Binary::Pow, false) => asm.glsl(GLOp::Pow, T, &[a, b]),
-        (_, false) => asm.glsl(GLOp::Atan2, T, &[a, b]),
+        (Binary::Pow, false) => narrow::pow(asm, a, b),
+        (_, false) => narrow::atan2(asm, a, b),
     }
 }
 
-/// The device's own function, where there is no f64 to compute in.
-fn own(asm: &mut Asm, op: Unary, x: Id) -> Id {
-    let scaled = |asm: &mut Asm, y: Id, factor: f32| {
-        let factor = asm.f32(factor);
-        asm.fmul(T, y, factor)
-    };
-    let op = match op {
-        Unary::Log10 => {
-            let y = asm.glsl(GLOp::Log, T, &[x]);
-            return scaled(asm, y, std::f32::consts::LOG10_E);
-        }
-        Unary::Ln1p => {
-            // ln u · x/(u − 1) with u = 1 + x as rounded: what rounding changed cancels.
-            let one = asm.f32(1.0);
-            let u = asm.fadd(T, x, one);
-            let (log, rest) = (asm.glsl(GLOp::Log, T, &[u]), asm.fsub(T, u, one));
-            let factor = asm.fdiv(T, x, rest);
-            let y = asm.fmul(T, log, factor);
-            let same = asm.is_equal(u, one);
-            return asm.select(T, same, x, y);
-        }
-        Unary::Cbrt => {
-            let (size, third) = (asm.fabs(T, x), asm.f32(1.0 / 3.0));
-            let (y, zero) = (asm.glsl(GLOp::Pow, T, &[size, third]), asm.f32(0.0));
-            let y = asm.copysign(T, y, x);
-            let none = asm.is_equal(x, zero);
-            return asm.select(T, none, x, y);
-        }
-        Unary::Ln => GLOp::Log,
-        Unary::Log2 => GLOp::Log2,
-        Unary::Sin => GLOp::Sin,
-        Unary::Cos => GLOp::Cos,
-        Unary::Tan => GLOp::Tan,
-        Unary::Asin => GLOp::Asin,
-        Unary::Acos => GLOp::Acos,
-        Unary::Atan => GLOp::Atan,
-        Unary::Sinh => GLOp::Sinh,
-        _ => GLOp::Cosh,
-    };
-    asm.glsl(op, T, &[x])
-}
-
 /// Horner's rule, the highest coefficient first.
-fn polynomial(asm: &mut Asm, x: Id, coefficients: &[f32]) -> Id {
+pub(super) fn polynomial(asm: &mut Asm, x: Id, coefficients: &[f32]) -> Id {
     let mut p = asm.f32(coefficients[0]);
     for &coefficient in &coefficients[1..] {
         let product = asm.fmul(T, p, x);
@@ -111,7 +69,26 @@ fn polynomial(asm: &mut Asm, x: Id, coefficients: &[f32]) -> Id {
     p
 }
 
-fn clamp(asm: &mut Asm, x: Id, low: f32, high: f32) -> Id {
+/// `a · b` and what rounding lost: Dekker's, with Veltkamp's splitting, since a device may round the product of a fused
+/// multiply-add.
+pub(super) fn product(asm: &mut Asm, a: Id, b: Id) -> [Id; 2] {
+    let halves = |asm: &mut Asm, x: Id| {
+        let factor = asm.f32(4097.0);
+        let scaled = asm.fmul(T, x, factor);
+        let rest = asm.fsub(T, scaled, x);
+        let high = asm.fsub(T, scaled, rest);
+        [high, asm.fsub(T, x, high)]
+    };
+    let whole = asm.fmul(T, a, b);
+    let ([ah, al], [bh, bl]) = (halves(asm, a), halves(asm, b));
+    let parts = [(ah, bh), (ah, bl), (al, bh), (al, bl)].map(|(x, y)| asm.fmul(T, x, y));
+    let error = asm.fsub(T, parts[0], whole);
+    let error = asm.fadd(T, error, parts[1]);
+    let error = asm.fadd(T, error, parts[2]);
+    [whole, asm.fadd(T, error, parts[3])]
+}
+
+pub(super) fn clamp(asm: &mut Asm, x: Id, low: f32, high: f32) -> Id {
     let (low, high) = (asm.f32(low), asm.f32(high));
     let below = asm.is_less(x, low);
     let x = asm.select(T, below, low, x);
@@ -120,7 +97,7 @@ fn clamp(asm: &mut Asm, x: Id, low: f32, high: f32) -> Id {
 }
 
 /// The integer that was rounded into `x + ROUND`, plus `more`.
-fn integer(asm: &mut Asm, shifted: Id, more: i32) -> Id {
+pub(super) fn integer(asm: &mut Asm, shifted: Id, more: i32) -> Id {
     let (bits, offset) = (asm.bits(T, shifted), asm.u32((more as u32).wrapping_sub(ROUND.to_bits())));
     asm.op(Op::IAdd, Ty::U32, &[bits, offset])
 }
@@ -160,7 +137,7 @@ fn reduced(asm: &mut Asm, x: Id) -> (Id, Id) {
     (shifted, exp_part(asm, r))
 }
 
-fn exp(asm: &mut Asm, x: Id) -> Id {
+pub(super) fn exp(asm: &mut Asm, x: Id) -> Id {
     let x = clamp(asm, x, -104.0, 89.0);
     let (shifted, p) = reduced(asm, x);
     let one = asm.f32(1.0);
@@ -168,7 +145,7 @@ fn exp(asm: &mut Asm, x: Id) -> Id {
     scale(asm, y, k)
 }
 
-fn exp2(asm: &mut Asm, x: Id) -> Id {
+pub(super) fn exp2(asm: &mut Asm, x: Id) -> Id {
     let x = clamp(asm, x, -151.0, 129.0);
     let [round, ln2, one] = [ROUND, std::f32::consts::LN_2, 1.0].map(|value| asm.f32(value));
     let shifted = asm.fadd(T, x, round);
@@ -190,7 +167,7 @@ fn expm1_core(asm: &mut Asm, x: Id) -> Id {
     asm.fmul(T, sum, two)
 }
 
-fn expm1(asm: &mut Asm, x: Id) -> Id {
+pub(super) fn expm1(asm: &mut Asm, x: Id) -> Id {
     let inside = clamp(asm, x, -40.0, 89.0);
     let y = expm1_core(asm, inside);
     let (size, tiny) = (asm.fabs(T, x), asm.f32(5e-8));

@@ -21,6 +21,7 @@ mod map;
 mod math;
 mod matmul;
 mod memory;
+mod narrow;
 mod number;
 mod passes;
 mod random;

@@ -46,7 +46,8 @@ pub(super) fn unary(asm: &mut Asm, op: Unary, x: Id) -> Id {
             let (less, more) = (asm.fsub(T, one, d), asm.fadd(T, one, d));
             let product = asm.fmul(T, less, more);
             let other = asm.glsl(rspirv::spirv::GlslStd450Op::Sqrt, T, &[product]);
-            let y = if op == Unary::Asin { angle::atan2(asm, d, other, 1) } else { angle::atan2(asm, other, d, 1) };
+            let y =
+                if op == Unary::Asin { angle::atan2(asm, T, d, other, 1) } else { angle::atan2(asm, T, other, d, 1) };
             let y = narrow(asm, y);
             // The square root of a negative number need not be a NaN on every device.
             let (size, one, nan) = (asm.fabs(Ty::F32, x), asm.f32(1.0), asm.f32(f32::NAN));
@@ -55,7 +56,7 @@ pub(super) fn unary(asm: &mut Asm, op: Unary, x: Id) -> Id {
         }
         Unary::Atan => {
             let (y, x) = (widen(asm, x), asm.f64(1.0));
-            let y = angle::atan2(asm, y, x, 1);
+            let y = angle::atan2(asm, T, y, x, 1);
             narrow(asm, y)
         }
         Unary::Cbrt => cbrt(asm, x),
@@ -66,7 +67,7 @@ pub(super) fn unary(asm: &mut Asm, op: Unary, x: Id) -> Id {
 /// The angle of the point `(x, y)`.
 pub(super) fn atan2(asm: &mut Asm, y: Id, x: Id) -> Id {
     let (y, x) = (widen(asm, y), widen(asm, x));
-    let angle = angle::atan2(asm, y, x, 1);
+    let angle = angle::atan2(asm, T, y, x, 1);
     narrow(asm, angle)
 }
 
