@@ -15,9 +15,44 @@ pub fn mlp(bench: &mut Bench, name: &str) -> Result<()> {
         fc_3: Linear,
     }
     let net = Net { fc_1: Linear::new(784, 512)?, fc_2: Linear::new(512, 512)?, fc_3: Linear::new(512, 10)? };
-    let mut optimizer = Adam::new(&net).learning_rate(1e-3);
+    let optimizer = Adam::new(&net).learning_rate(1e-3);
+    classifier(bench, name, &net, optimizer, &[128, 784])
+}
+
+/// Two 3 × 3 convolutions to 32 and 64 channels with pools, and two affine maps, on a batch of 64 images; Adam.
+pub fn cnn(bench: &mut Bench, name: &str) -> Result<()> {
+    let pool = || MaxPool2d::new(2);
+    let net = Sequential((
+        Conv2d::new(1, 32, 3)?.padding(1),
+        Relu,
+        pool(),
+        Conv2d::new(32, 64, 3)?.padding(1),
+        Relu,
+        pool(),
+        Flatten,
+        Sequential((Linear::new(3136, 128)?, Relu, Linear::new(128, 10)?)),
+    ));
+    let optimizer = Adam::new(&net).learning_rate(1e-3);
+    classifier(bench, name, &net, optimizer, &[64, 1, 28, 28])
+}
+
+/// ResNet-20 on a batch of 64 images of 32 × 32; gradient descent with momentum.
+pub fn resnet20(bench: &mut Bench, name: &str) -> Result<()> {
+    let net = ResNet20::new(3, 10, &Generator::new(1))?;
+    let optimizer = Sgd::new(&net).learning_rate(0.1).momentum(0.9);
+    classifier(bench, name, &net, optimizer, &[64, 3, 32, 32])
+}
+
+/// Training steps of a classifier with 10 classes on one random batch.
+fn classifier(
+    bench: &mut Bench,
+    name: &str,
+    net: &(impl Module + Forward),
+    mut optimizer: impl Optimizer,
+    shape: &[usize],
+) -> Result<()> {
     let generator = Generator::new(0);
-    let (x, y) = (generator.randn([128, 784]), generator.randint(0, 10, [128]));
+    let (x, y) = (generator.randn(shape), generator.randint(0, 10, [shape[0]]));
     Tensor::realize_all(&[&x, &y])?;
     bench.ms(
         name,

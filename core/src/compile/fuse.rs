@@ -46,6 +46,8 @@ impl GroupDraft {
 }
 
 /// A step whose operands are still nodes.
+// Drafts are few and soon become steps: the largest may be large.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub(crate) enum Draft {
     Group(GroupDraft),

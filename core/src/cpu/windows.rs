@@ -69,11 +69,17 @@ impl Lines {
         let Lines { at, ends, .. } = self;
         let mut runs: usize = 0;
         walk.runs(start, n, |done, offset, stride, count| {
-            for i in 0..count {
-                at[done + i] = offset + i as isize * stride;
-                let goes_on = done + i > 0 && at[done + i] == at[done + i - 1] + 1;
+            at[done..done + count].iter_mut().enumerate().for_each(|(i, at)| *at = offset + i as isize * stride);
+            if stride == 1 {
+                let goes_on = done > 0 && at[done - 1] + 1 == offset;
                 runs += usize::from(!goes_on);
-                ends[runs - 1] = (done + i + 1) as u8;
+                ends[runs - 1] = (done + count) as u8;
+            } else {
+                // A run each, but for one that goes on where the last ended.
+                let goes_on = done > 0 && at[done - 1] + 1 == offset;
+                runs -= usize::from(goes_on);
+                (0..count).for_each(|i| ends[runs + i] = (done + i + 1) as u8);
+                runs += count;
             }
         });
         (self.len, self.runs) = (n, runs);
@@ -118,6 +124,24 @@ pub unsafe fn panel<V: Vector>(panel: &Panel<'_, V::Element>) {
     // SAFETY: as our caller promised. What is read and written beyond a run is written again with the next one.
     unsafe {
         if 4 * cols.runs <= cols.len {
+            // Vectors of neighbouring columns: where they go, and where they come from.
+            let (mut moves, mut count) = ([(0, 0); DEPTH], 0);
+            cols.each_run(|first, offset, columns| {
+                for j in (0..columns).step_by(V::LANES) {
+                    moves[count] = (first + j, offset + j as isize);
+                    count += 1;
+                }
+            });
+            let moves = &moves[..count];
+            let farthest = moves.iter().map(|m| m.1).max().unwrap_or(0) + V::LANES as isize - 1;
+            let highest = rows.at[..rows.len].iter().copied().max().unwrap_or(0);
+            if src.wrapping_offset(farthest + highest) <= last {
+                for (p, &row) in rows.at[..rows.len].iter().enumerate() {
+                    let (dst, src) = (dst.add(p * width), src.offset(row));
+                    moves.iter().for_each(|&(to, from)| V::load(src.offset(from)).store(dst.add(to)));
+                }
+                return;
+            }
             for (p, &row) in rows.at[..rows.len].iter().enumerate() {
                 let dst = dst.add(p * width);
                 cols.each_run(|first, offset, count| {

@@ -20,8 +20,7 @@ struct Operands {
     outputs: usize,
 }
 
-/// Checks what both directions ask for. `image` and `kernel` say what the shapes should be; `inner` is the kernel's
-/// axis that meets the image's channels, and whether groups divide it.
+/// Checks what both directions ask for.
 fn check<const N: usize>(
     x: &Tensor,
     weight: &Tensor,
@@ -180,8 +179,8 @@ impl Tensor {
     /// Convolution along one axis; see [`Tensor::conv2d`].
     ///
     /// # Shapes
-    /// `x: (N, C, L)`, `weight: (O, C / groups, K)` → `(N, O, ⌊(L + 2 · padding − dilation · (K − 1) − 1) / stride⌋ +
-    /// 1)`
+    /// `x: (N, C, L)`, `weight: (O, C / groups, K)` → `(N, O, P)` with
+    /// `P = ⌊(L + 2 · padding − dilation · (K − 1) − 1) / stride⌋ + 1`.
     #[track_caller]
     pub fn conv1d(&self, weight: &Tensor, options: &ConvOptions<1>) -> Tensor {
         let site = Site::here();

@@ -191,7 +191,12 @@ impl Primitive for Convolve {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
         let ty = cx.ty().clone();
         let dims = |shape: &[usize]| Dims::from_slice(shape);
-        let ((image, image_layout), (other, other_layout)) = (cx.strided(0), cx.strided(1));
+        let (image, image_layout) = cx.strided(0);
+        let (other, other_layout) = match self.part {
+            // A kernel is small and read for every item: it is laid out in order once.
+            Part::Places => (cx.stored(1), Layout::contiguous(&cx.input_ty(1).shape)),
+            Part::Kernel => cx.strided(1),
+        };
         let other_ty = cx.input_ty(1).clone();
         let join = |layout: Layout, parts: &[&[isize]]| {
             let strides = parts.concat();

@@ -38,8 +38,9 @@ impl Matmul {
     /// };
     /// let dims = |extents: &[usize]| extents.iter().copied().collect();
     /// let (a, b) = (layout(&[12, 4, 1]), layout(&[20, 5, 1]));
-    /// let product = Matmul { dtype: DType::F32, batch: dims(&[]), m: dims(&[2]), n: dims(&[5]), k: dims(&[3, 4]), a, b
-    /// }; assert_eq!(product.merged().extents(), Some([2, 5, 12]));
+    /// let [batch, m, n, k] = [&[][..], &[2], &[5], &[3, 4]].map(dims);
+    /// let product = Matmul { dtype: DType::F32, batch, m, n, k, a, b };
+    /// assert_eq!(product.merged().extents(), Some([2, 5, 12]));
     /// ```
     pub fn merged(&self) -> Matmul {
         let (batch, rows, cols) = (self.batch.len(), self.m.len(), self.n.len());

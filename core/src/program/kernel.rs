@@ -210,6 +210,8 @@ pub struct CheckIndex {
 }
 
 /// A step's computation.
+// A program has few, and each is made once: the largest may be large.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
     /// A fused loop nest.
