@@ -351,3 +351,34 @@ fn threads_wait_for_each_other_and_not_for_ever() -> Result<()> {
     assert!(a.iter().all(|v| *v == a[0]) && b.iter().all(|v| *v == b[0]));
     Ok(())
 }
+
+/// What a layer stages belongs to the step: a replay moves it as a recorded step does.
+#[test]
+fn running_statistics_move_with_every_replay() -> Result<()> {
+    let net = || {
+        let generator = Generator::new(5);
+        let conv = Conv2d::drawn(1, 3, 3, &generator)?;
+        let norm = BatchNorm2d::new(3)?;
+        Ok::<_, tapeflow::Error>(Sequential((conv, norm, Relu, Flatten, Linear::drawn(48, 2, &generator)?)))
+    };
+    let batches: Vec<Tensor> = (0..4).map(|seed| Generator::new(seed).randn([5, 1, 6, 6])).collect();
+    let (recorded, captured) = (net()?, net()?);
+    let take = |model: &dyn Fn(&Tensor) -> Tensor, optimizer: &mut Sgd, x: &Tensor| {
+        let loss = model(x).square().mean();
+        optimizer.step(loss.backward()?)?;
+        Ok::<_, tapeflow::Error>(vec![loss])
+    };
+    let mut optimizer = Sgd::new(&recorded).learning_rate(0.1);
+    for x in &batches {
+        take(&|x| recorded.forward(x), &mut optimizer, x)?;
+    }
+    let mut optimizer = Sgd::new(&captured).learning_rate(0.1);
+    let mut step = capture(&[&batches[0]], |x| take(&|x| captured.forward(x), &mut optimizer, &x[0]))?;
+    for x in &batches[1..] {
+        step.run(&[x])?;
+    }
+    for ((path, a), (_, b)) in recorded.state().into_iter().zip(captured.state()) {
+        assert_eq!(a.to_vec::<f32>()?, b.to_vec::<f32>()?, "{path}");
+    }
+    Ok(())
+}
