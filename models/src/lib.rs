@@ -5,6 +5,8 @@ extern crate tapeflow_nn as tapeflow;
 
 mod generate;
 pub mod gpt;
+#[cfg(test)]
+mod images_tests;
 mod kv_cache;
 mod lenet;
 mod mlp;

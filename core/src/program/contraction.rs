@@ -1,9 +1,9 @@
 //! What a contraction computes: a sum of products over axes that two operands share. Owns the description and its
 //! simplest form; knows neither tiles nor panels.
 
-use tapeflow_ir::DType;
+use tapeflow_ir::{Binary, Builder, DType, Extent, Reduce, Type};
 
-use super::kernel::{Dims, Layout, Strides};
+use super::kernel::{Dims, Group, Layout, Output, OutputKind, Source, Strides};
 
 /// `c[b, m, n] = Σₖ a[b, m, k] · b[b, k, n]` in f32 or f64, k in fixed order; operands 0, 1 → 2.
 ///
@@ -63,6 +63,33 @@ impl Matmul {
         match (&self.m[..], &self.n[..], &self.k[..]) {
             (&[m], &[n], &[k]) => Some([m, n, k]),
             _ => None,
+        }
+    }
+
+    /// The same sums as a fused loop nest, for devices whose products know single axes only: each result reads its
+    /// operands anew.
+    pub fn as_group(&self) -> Group {
+        let (batch, rows, sums) = (self.batch.len(), self.m.len(), self.k.len());
+        let (a, b) = (&self.a.strides, &self.b.strides);
+        let zeros = |n: usize| std::iter::repeat_n(0, n);
+        let a_strides = a[..batch + rows].iter().copied().chain(zeros(self.n.len())).chain(a[batch + rows..].to_vec());
+        let b_strides = (b[..batch].iter().copied().chain(zeros(rows)))
+            .chain(b[batch + sums..].to_vec())
+            .chain(b[batch..batch + sums].to_vec());
+        let layouts = [(&self.a, a_strides.collect::<Strides>()), (&self.b, b_strides.collect())];
+        let mut builder = Builder::new();
+        let ty = Type { dtype: self.dtype, extent: Extent::Lane };
+        let [x, y] = [(); 2].map(|()| builder.input(ty));
+        let term = builder.binary(Binary::Mul, x, y);
+        let inputs = layouts.into_iter().enumerate().map(|(operand, (layout, strides))| Source::Operand {
+            operand,
+            layout: Layout { strides, ..layout.clone() },
+        });
+        Group {
+            space: [&self.batch, &self.m, &self.n, &self.k].into_iter().flatten().copied().collect(),
+            function: builder.finish(&[term]),
+            inputs: inputs.collect(),
+            outputs: vec![Output { operand: 2, kind: OutputKind::ReduceTrailing(Reduce::Sum, sums) }],
         }
     }
 

@@ -58,6 +58,10 @@ pub fn lower(kernel: &Kernel, target: &Target) -> Result<Lowering, Unsupported> 
     match kernel {
         Kernel::Group(one) => group::group(one, target, 0),
         Kernel::Groups(all) => group::groups(all, target),
+        // Windows of a convolution are no operands of its products yet.
+        Kernel::Matmul(matmul) if matmul.merged().extents().is_none() => {
+            group::group(&matmul.merged().as_group(), target, 0)
+        }
         Kernel::Matmul(matmul) => matmul::matmul(matmul, target),
         Kernel::Gather(gather) => index::gather(gather, target),
         Kernel::ScatterAdd(scatter) => scatter::scatter_add(scatter, target),

@@ -54,6 +54,15 @@ fn check(case: &Case, rng: &mut Rng) {
             let (m, n, k) = (m.clone(), n.clone(), k.clone());
             let matmul = Matmul { dtype, batch: batch.clone(), m, n, k, a: a.clone(), b: b.clone() };
             run(&*compile(Kernel::Matmul(matmul.clone()), isa), &mut buffers, &[]).unwrap();
+            let mut as_group = Buffer::new(dtype, ab.len() * am.len() * bn.len());
+            std::mem::swap(&mut as_group, &mut buffers[2]);
+            run(&*compile(Kernel::Group(matmul.as_group()), isa), &mut buffers, &[]).unwrap();
+            let largest =
+                (0..buffers[2].len).map(|at| (value(&buffers[2], at as isize), value(&as_group, at as isize)));
+            for (group, product) in largest {
+                assert!((group - product).abs() <= 1e4 * epsilon, "{matmul:?} as a group: {group}, not {product}");
+            }
+            buffers[2] = as_group;
             let mut at = 0;
             for (x, y) in ab.iter().zip(&bb) {
                 for (i, j) in am.iter().flat_map(|i| bn.iter().map(move |j| (i, j))) {

@@ -13,7 +13,6 @@ use super::super::number::{indices, offset, plus_constant, smaller, times};
 use super::super::spread::Spread;
 use super::product::{Product, Side};
 use super::tiles::{Choice, Form, choose, groups};
-use super::windows::windows;
 use super::{block, dot, tile};
 use crate::stage::{Lowering, Stage, Target};
 
@@ -65,7 +64,7 @@ pub fn matmul(matmul: &Matmul, target: &Target) -> Result<Lowering, Unsupported>
         return Err(Unsupported("a matmul's layouts have its batch axes and those of two of m, n and k".into()));
     }
     let Some(product) = Product::new(matmul) else {
-        return windows(matmul, target);
+        return Err(Unsupported("a matmul over several axes is lowered as a group".into()));
     };
     if product.elements() == 0 {
         return Ok(Lowering::default());

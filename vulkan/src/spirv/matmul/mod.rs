@@ -6,6 +6,5 @@ mod emit;
 mod product;
 mod tile;
 mod tiles;
-mod windows;
 
 pub(super) use emit::matmul;
