@@ -7,7 +7,10 @@ use graphs::{Graph, Step, config, graphs, ok, same_bits};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tapeflow::registry::ops;
-use tapeflow::{DType, Device, Generator, Result, Tensor, grad, set_memory_limit, set_threads, without_fusion};
+use tapeflow::{
+    DType, Device, Generator, Result, Slot, Tensor, cached_attention, commit, grad, set_memory_limit, set_threads,
+    without_fusion,
+};
 
 /// Graphs with so much work in a step that several threads take part.
 fn large_graphs() -> impl Strategy<Value = Graph> {
@@ -55,6 +58,73 @@ proptest! {
             set_threads(threads).map_err(|e| TestCaseError::fail(e.to_string()))?;
             same_bits(&format!("1 and {threads} threads"), &alone, &ok(graph.run(true))?)?;
         }
+    }
+}
+
+/// Rows and columns of a slot that regions are written into.
+const ROWS: usize = 6;
+const COLUMNS: usize = 5;
+
+/// One update of two slots, each the size of the other: what is written where, and what else is read.
+fn update(slots: &[Slot; 2], (kind, which, from, to): (u8, bool, u8, u8)) -> Result<Vec<f32>> {
+    let (here, there) = (&slots[usize::from(which)], &slots[usize::from(!which)]);
+    let (from, to) = (usize::from(from) % (ROWS - 1), usize::from(to) % (ROWS - 1));
+    let (x, y) = (here.tensor(), there.tensor());
+    let mut seen = Vec::new();
+    let new = match kind % 8 {
+        0 => x.slice_assign(0, to, &y.slice(0, from..from + 2)),
+        1 => x.slice_assign(0, to, &(x.slice(0, from..from + 2) * 0.5)),
+        2 => x.slice_assign(0, to, &x.slice(0, from..from + 2)),
+        3 => x.slice_assign(0, to, &y.slice(0, from..from + 1)).slice_assign(1, from % COLUMNS, &y.slice(1, ..1)),
+        4 => {
+            let starts: Vec<usize> = (0..ROWS).map(|row| (row * from + to) % COLUMNS).collect();
+            x.slice_assign_rows(1, &starts, &(y.slice(1, ..1) + 1.0))
+        }
+        5 => x.slice_assign(0, to, &y.slice(0, from..from + 1)) * 0.75 + 1.0,
+        6 => x.slice_assign(1, to % COLUMNS, &x.sum_dim([1], true)),
+        _ => {
+            // A value that somebody still wants.
+            seen.push(x.slice_assign(0, from, &y.slice(0, to..to + 1)).sum());
+            x.slice_assign(0, to, &(&x + &y).slice(0, from..from + 1))
+        }
+    };
+    let other = &y * 0.5 + 0.25;
+    drop((x, y));
+    match kind % 3 {
+        0 => commit(&[(here, new)])?,
+        1 => commit(&[(here, new), (there, other)])?,
+        _ => commit(&[(there, new), (here, other)])?,
+    }
+    let mut out: Vec<f32> = seen.iter().map(|t| t.item::<f32>()).collect::<std::result::Result<_, _>>()?;
+    for slot in slots {
+        out.extend(slot.tensor().to_vec::<f32>()?);
+    }
+    Ok(out)
+}
+
+proptest! {
+    #![proptest_config(config(150))]
+
+    #[test]
+    fn regions_written_in_place_are_those_of_copies(updates in vec(any::<(u8, bool, u8, u8)>(), 1..8)) {
+        let run = |holds: bool| -> Result<Vec<Vec<f32>>> {
+            let slot = |k: usize| {
+                let values = (0..ROWS * COLUMNS).map(|i| (i * (k + 3) % 11) as f32 - 4.0).collect();
+                Slot::new(Tensor::from_vec(values, [ROWS, COLUMNS]))
+            };
+            let slots = [slot(0)?, slot(1)?];
+            let mut kept = Vec::new();
+            let step = |&step: &(u8, bool, u8, u8)| {
+                // While somebody holds the old versions, nothing is written in place.
+                kept.extend(holds.then(|| slots.each_ref().map(Slot::tensor)));
+                update(&slots, step)
+            };
+            updates.iter().map(step).collect()
+        };
+        let expected = ok(run(true))?;
+        prop_assert_eq!(&ok(run(false))?, &expected);
+        prop_assert_eq!(&ok(without_fusion(|| run(false)))?, &expected);
+        prop_assert_eq!(&ok(Device::reference().scope(|| run(false)))?, &expected);
     }
 }
 
@@ -157,6 +227,19 @@ const CALLS: &[(&str, Call)] = &[
     ("cat", |a, t| Tensor::cat(t, a.axis)),
     ("cat of one shape", |a, t| Tensor::cat(&[&t[0], &t[0]], a.axis)),
     ("cat of nothing", |a, _| Tensor::cat::<Tensor>(&[], a.axis)),
+    ("slice_assign", |a, t| t[0].slice_assign(a.axis, a.size, &t[1])),
+    ("slice_assign of itself", |a, t| t[0].slice_assign(a.axis, a.size, &t[0])),
+    ("slice_assign of a part", |a, t| t[0].slice_assign(a.axis, a.size, &t[0].slice(a.axis, ..1))),
+    ("slice_assign_at", |a, t| t[0].slice_assign_at(&a.tensors[1].0, &t[2])),
+    ("slice_assign_at one place", |a, t| t[0].slice_assign_at(&vec![a.size; t[0].ndim()], &t[1])),
+    ("slice_assign_rows", |a, t| t[0].slice_assign_rows(a.axis, &a.tensors[1].0, &t[2])),
+    ("slice_assign_rows of itself", |a, t| {
+        t[0].slice_assign_rows(a.axis, &vec![a.size; t[0].shape().first().copied().unwrap_or(0).min(9)], &t[0])
+    }),
+    ("cached_attention", |a, t| {
+        let first = Tensor::full(t[0].shape().first().copied().unwrap_or(0).min(9), a.axis as f64, DType::I64);
+        cached_attention(&t[0], &t[1], &t[2], first)
+    }),
     ("stack", |a, t| Tensor::stack(t, a.axis)),
     ("stack of one shape", |a, t| Tensor::stack(&[&t[0], &t[0], &t[0]], a.axis)),
     ("stack of nothing", |a, _| Tensor::stack::<Tensor>(&[], a.axis)),

@@ -89,7 +89,7 @@ fn apply(values: &[Tensor], (op, first, second, attribute): Step) -> Tensor {
     let extent = x.shape().get(axis).copied().unwrap_or(1);
     // An operand of any shape as one that broadcasts.
     let fitting = if x.shape().broadcast(y.shape()).is_some() { y.clone() } else { y.mean() };
-    match (op % 27, x.ndim()) {
+    match (op % 28, x.ndim()) {
         (0, _) => x + &fitting,
         (1, _) => x * &fitting,
         (2, _) => (x - &fitting) / (fitting.square() + 1.0),
@@ -125,6 +125,11 @@ fn apply(values: &[Tensor], (op, first, second, attribute): Step) -> Tensor {
         (24, _) => x.dropout(0.3, &Generator::new(attribute as u64)),
         (25, 1..) => x.var_dim([axis], 0, true) + x,
         (26, 2..) => x.flatten(0, 1),
+        (27, 1..) => {
+            let start = extent / 3;
+            let part = x.slice(axis as isize, start..start + extent.div_ceil(2).min(extent - start)) * 0.7;
+            x.slice_assign(axis as isize, attribute % (extent - part.shape()[axis] + 1), &part)
+        }
         _ => x * 0.9,
     }
 }

@@ -67,6 +67,11 @@ fn find_partner(world: &World, steps: &[Step], at: usize) -> Option<usize> {
         if (has_trailing(earlier) && b.is_row()) || (has_trailing(later) && a.is_row()) {
             return false;
         }
+        // What is written over the whole of a value must be there before the next region is.
+        let whole = |id: Id| world.shape(id).numel() == a.space.iter().product::<usize>();
+        if earlier.outputs.iter().any(|(id, _)| whole(*id) && later.outputs.iter().any(|(other, _)| other == id)) {
+            return false;
+        }
         let trailing = |g: &GroupDraft| {
             g.outputs.iter().find_map(|(_, k)| match k {
                 OutputKind::ReduceTrailing(_, axes) => Some(*axes),

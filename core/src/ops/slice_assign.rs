@@ -85,6 +85,10 @@ impl Primitive for SliceAssign {
         // First what is written, then the rest: whoever plans may leave out the copy of what is not needed any more.
         let value = cx.movable(1);
         let rest = cx.movable(0);
+        if value.space == rest.space && self.regions.len() == 1 {
+            cx.store_part(value, whole);
+            return Ok(());
+        }
         cx.store_part(rest, whole.clone());
         for (index, region) in self.regions.iter().enumerate() {
             let (cuts, dims) = self.part(index, &value.space);
