@@ -63,6 +63,10 @@ impl Ty {
 /// The id of the specialization constant with the workgroup's size.
 pub(super) const WORKGROUP_SIZE: u32 = 0;
 
+/// The id of the first specialization constant with how much a workgroup takes: the tile of a pass over elements, rows
+/// or columns. (Tiles of products are held in registers, so their extents are part of the code.)
+const SHARE: u32 = 3;
+
 /// A shader in the making.
 pub(super) struct Asm {
     pub(super) target: Target,
@@ -75,6 +79,7 @@ pub(super) struct Asm {
     pub(super) blocks: Vec<Block>,
     workgroup_size: Id,
     workgroup: u32,
+    shares: Vec<(u32, Id)>,
     pub(super) push: Id,
     pub(super) entries: HashMap<(u32, u32), Id>,
     /// The workgroup's number, below `groups`, as u32.
@@ -98,6 +103,7 @@ impl Asm {
             blocks: Vec::new(),
             workgroup_size: 0,
             workgroup,
+            shares: Vec::new(),
             push: 0,
             entries: HashMap::new(),
             group: 0,
@@ -268,7 +274,21 @@ impl Asm {
         let mut header = ModuleHeader::new(self.next);
         header.set_version(1, 5);
         module.header = Some(header);
-        Shader { words: module.assemble(), constants: vec![(WORKGROUP_SIZE, self.workgroup)] }
+        let shares = self.shares.iter().zip(SHARE..).map(|(&(share, _), number)| (number, share));
+        let constants = std::iter::once((WORKGROUP_SIZE, self.workgroup)).chain(shares).collect();
+        Shader { words: module.assemble(), constants }
+    }
+
+    /// How much a workgroup takes, of type `ty`, as a specialization constant.
+    pub(super) fn share(&mut self, ty: Ty, share: u64) -> Id {
+        let Ok(value) = u32::try_from(share) else { return self.int(ty, share as i64) };
+        let known = self.shares.iter().find(|(other, _)| *other == value).map(|&(_, id)| id);
+        let id = known.unwrap_or_else(|| {
+            let id = self.specialization(SHARE + self.shares.len() as u32, value);
+            self.shares.push((value, id));
+            id
+        });
+        if ty == Ty::U64 { self.op(Op::UConvert, ty, &[id]) } else { id }
     }
 
     /// Waits until all invocations of the workgroup are here and see what they wrote to shared memory.

@@ -40,7 +40,7 @@ pub(super) fn share(target: &Target, items: u64, at_once: u64, each: u64) -> Res
 /// The part of `0..items` that this workgroup takes, `share` each: first and end, of type `ty`.
 pub(super) fn portion(asm: &mut Asm, ty: Ty, items: u64, share: u64) -> [Id; 2] {
     let group = if ty == Ty::U64 { asm.op(Op::UConvert, ty, &[asm.group]) } else { asm.group };
-    let (size, all) = (asm.int(ty, share as i64), asm.int(ty, items as i64));
+    let (size, all) = (asm.share(ty, share), asm.int(ty, items as i64));
     let first = asm.op(Op::IMul, ty, &[group, size]);
     let end = asm.op(Op::IAdd, ty, &[first, size]);
     let within = asm.op(Op::ULessThan, Ty::Bool, &[end, all]);

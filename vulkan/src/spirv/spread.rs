@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rspirv::spirv::Op;
 
 use super::asm::{Asm, Id, Ty};
-use super::number::{plus, plus_constant, smaller, times, ty_for};
+use super::number::{plus, smaller, ty_for};
 use crate::stage::{Stage, Target};
 
 /// Workgroups of a processor that are enough to keep its threads busy.
@@ -56,10 +56,10 @@ impl Spread {
         let (group, local) = (asm.group, asm.local);
         let mut typed = |id: Id| if ty == Ty::U64 { asm.op(Op::UConvert, ty, &[id]) } else { id };
         let (group, local) = (typed(group), typed(local));
-        let width = (self.each * u64::from(self.workgroup)) as i64;
-        let begin = times(asm, ty, group, width);
+        let width = asm.share(ty, self.each * u64::from(self.workgroup));
+        let begin = asm.op(Op::IMul, ty, &[group, width]);
         let first = plus(asm, ty, begin, local);
-        let end = plus_constant(asm, ty, begin, width);
+        let end = plus(asm, ty, begin, width);
         let total = asm.int(ty, self.total as i64);
         let end = smaller(asm, ty, end, total);
         let step = asm.int(ty, self.workgroup.into());
