@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use scene::Scene;
 use support::driver;
 use tapeflow_core::driver::{Driver as _, DriverError, Memory};
-use tapeflow_vulkan::{Driver, Options, Ranges, counts, set_memory_limit, validation_messages};
+use tapeflow_vulkan::{Driver, Fault, Options, Ranges, clear, counts, inject, set_memory_limit, validation_messages};
 
 /// The counters are the process's: one test at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -199,6 +199,26 @@ fn large_memory_that_comes_back_is_not_asked_for_again() {
         drop(small);
     }
     assert_eq!(counts().blocks, blocks);
+}
+
+#[test]
+fn transfers_go_on_beside_a_run() {
+    let _alone = alone();
+    let Some(_) = driver() else { return };
+    let driver = open(false);
+    let scene = Scene::new(&driver, 300).unwrap();
+    let run = scene.submit(3, &scene.output).unwrap();
+    // Any wait for the device would now fail: memory that the run does not use is written and read without one.
+    inject(Fault::Wait, 0);
+    let other = driver.allocate(1000, "a test").unwrap();
+    let mut read = vec![0; 1000];
+    let done = other.write(&[5; 1000]).and_then(|()| other.read(&mut read));
+    clear();
+    done.unwrap();
+    assert_eq!(read, [5; 1000]);
+    run.wait().unwrap();
+    assert!(scene.is_right(3, &scene.output).unwrap());
+    assert_eq!(validation_messages(), 0);
 }
 
 #[test]
