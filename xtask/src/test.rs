@@ -59,7 +59,7 @@ fn loom() -> Command {
 
 /// Each example as a user would start it, but short. Those with an output folder write into `scratch`.
 fn examples(scratch: &Scratch) -> Vec<(&'static str, Command)> {
-    let gpt_out = scratch.0.join("gpt");
+    let (gpt_out, cnn_out) = (scratch.0.join("gpt"), scratch.0.join("cnn"));
     let mut found = Vec::new();
     let mut example = |name: &'static str, more: &[&str]| {
         if !crate::root().join(format!("examples/{name}.rs")).exists()
@@ -76,6 +76,7 @@ fn examples(scratch: &Scratch) -> Vec<(&'static str, Command)> {
     };
     example("xor", &[]);
     example("gpt", &["--config", "tiny", "--steps", "20", "--out", &gpt_out.to_string_lossy()]);
+    example("cnn", &["--drawn", "300", "--epochs", "1", "--out", &cnn_out.to_string_lossy()]);
     found
 }
 

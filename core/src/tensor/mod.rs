@@ -156,8 +156,6 @@ impl Tensor {
         Tensor::mistaken(mistake, ty, site)
     }
 
-    /// As [`Tensor::mistake`], in an operation on `inputs`: what is wrong may follow from a mistake in one of them,
-    /// which was first.
     /// A mistake in an operation of one's own, which comes out at the first `?` after it: what `op` was given does not
     /// fit, and what would be right.
     ///
@@ -176,6 +174,8 @@ impl Tensor {
         Tensor::mistake_in(inputs, Error::new(op, problem, Site::here()), ty)
     }
 
+    /// As `mistake`, in an operation on `inputs`: what is wrong may follow from a mistake in one of them, which was
+    /// first.
     pub(crate) fn mistake_in(inputs: &[&Tensor], error: Error, ty: TensorType) -> Tensor {
         match inputs.iter().filter_map(|t| t.0.mistake.as_ref()).min_by_key(|m| m.order) {
             Some(first) => Tensor::mistaken(first.clone(), ty, error.site()),
