@@ -46,7 +46,7 @@ pub mod prelude {
     #[cfg(feature = "vulkan")]
     pub use tapeflow_vulkan::VulkanDevice;
 
-    pub use tapeflow_models::{Gpt, GptConfig, LeNet, Mlp, ResNet20};
+    pub use tapeflow_models::{GenerateOptions, Gpt, GptConfig, KvCache, LeNet, Mlp, ResNet20};
     pub use tapeflow_nn::{
         Adam, AdamW, BatchNorm2d, Conv2d, ConvOptions, DType, Device, Dropout, Embedding, Flatten, Forward, Gelu,
         Generator, Gradients, LayerNorm, Linear, MaxPool2d, Module, ModuleExt, Optimizer, Parameter, PoolOptions, Relu,
