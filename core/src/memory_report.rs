@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use tapeflow_ir::DType;
 
 use crate::memory;
+use crate::ops::Op;
 use crate::tape::TensorType;
 use crate::tape::site::Site;
 use crate::tensor::shape::Shape;
@@ -67,8 +68,8 @@ impl fmt::Display for MemoryReport {
 pub fn memory_report() -> MemoryReport {
     let memory::Totals { live, peak, idle, system_allocations } = memory::totals();
     let last = last();
-    let kept = last.iter().map(|(operation, ty, site)| KeptTensor {
-        operation: operation.clone(),
+    let kept = last.iter().map(|(op, ty, site)| KeptTensor {
+        operation: op.name().into_owned(),
         dtype: ty.dtype,
         shape: ty.shape.clone(),
         bytes: ty.bytes(),
@@ -77,7 +78,7 @@ pub fn memory_report() -> MemoryReport {
     MemoryReport { live, peak, idle, system_allocations, kept: kept.collect() }
 }
 
-type Kept = Vec<(String, TensorType, Site)>;
+type Kept = Vec<(Op, TensorType, Site)>;
 
 static LAST: Mutex<Kept> = Mutex::new(Vec::new());
 
@@ -85,8 +86,9 @@ fn last() -> std::sync::MutexGuard<'static, Kept> {
     LAST.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notes what an update that has run computed besides what it was asked for.
-pub(crate) fn note_kept(tensors: impl Iterator<Item = (String, TensorType, Site)>) {
+/// Notes what an update that has run computed besides what it was asked for. Every step comes by here: names are made
+/// when somebody asks for the report.
+pub(crate) fn note_kept(tensors: impl Iterator<Item = (Op, TensorType, Site)>) {
     let mut last = last();
     last.clear();
     last.extend(tensors);

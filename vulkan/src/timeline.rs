@@ -75,10 +75,11 @@ impl Timeline {
             .signal_semaphores(&signals)
             .push_next(&mut values);
         let submit = self.queue.device().fns().v1_0.queue_submit;
-        // SAFETY: the structures live until the call returns; `with` holds the queue's lock; the rest is the caller's.
-        let result = self
-            .queue
-            .with(|_guard| unsafe { submit(self.queue.handle(), 1, ptr::from_ref(&info), vk::Fence::null()) });
+        let result = self.queue.with(|_guard| {
+            // SAFETY: the structures live until the call returns; `with` holds the queue's lock; the rest is the
+            // caller's.
+            unsafe { submit(self.queue.handle(), 1, ptr::from_ref(&info), vk::Fence::null()) }
+        });
         result.result().map_err(VulkanError::from)?;
         self.submitted.store(value, Ordering::Release); // partner: `submitted`
         Ok(value)

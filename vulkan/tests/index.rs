@@ -257,6 +257,32 @@ fn orders_and_sums_rows() {
     }
 }
 
+/// What a workgroup takes is a specialization constant, not part of the code: with twice as much, half of the workgroups
+/// do all.
+#[test]
+fn shares_are_specialization_constants() {
+    let Some(driver) = support::driver() else { return };
+    let (rows, length) = (900, 33);
+    let kernel = Kernel::ArgSort(ArgSort { dtype: DType::F32, descending: false, rows, length });
+    let operands = [Bits(29).elements(DType::F32, rows * length, false), vec![0xee; rows * length * 8]];
+    let mut expected = operands.to_vec();
+    support::run_on_cpu(&kernel, &mut expected, &[]).unwrap();
+    let shares = |factor: u32| {
+        let mut lowering = spirv::lower(&kernel, driver.target()).unwrap();
+        for stage in &mut lowering.stages {
+            let mut shader = (*stage.shader).clone();
+            let share = shader.constants.iter_mut().find(|(id, _)| *id == 3).expect("a share");
+            share.1 *= factor;
+            stage.shader = shader.into();
+            stage.groups = stage.groups.div_ceil(factor.into());
+        }
+        let mut found = operands.to_vec();
+        support::run_lowered(driver, driver.compile(lowering, 0).unwrap(), &mut found, &[]).unwrap();
+        found
+    };
+    assert!(shares(1)[1] == expected[1] && shares(2)[1] == expected[1]);
+}
+
 #[test]
 fn accepts_indices_within_the_axis() {
     let Some(driver) = support::driver() else { return };

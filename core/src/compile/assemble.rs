@@ -1,5 +1,5 @@
 //! The device's side of scheduling: drafts become kernels, kernels are compiled for the host or translated by a driver,
-//! and ordered steps become the body of a program. The only file of the compiler that tells devices apart.
+//! and ordered steps become the body of a program. What differs between the host and a driver stands here.
 
 use std::sync::Arc;
 

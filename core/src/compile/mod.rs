@@ -395,7 +395,7 @@ fn finish(request: Request, outcome: Result<Vec<Arc<Buffer>>, Failure>) -> Resul
             if !taken.is_empty() {
                 memory_report::note_kept(kept.iter().map(|&number| {
                     let i = order[number as usize].index();
-                    (tape.op[i].name().into_owned(), tape.ty[i].clone(), tape.site[i])
+                    (tape.op[i].clone(), tape.ty[i].clone(), tape.site[i])
                 }));
             }
             for (&(number, _), buffer) in wanted.iter().zip(outputs) {

@@ -64,7 +64,8 @@ impl Ty {
 pub(super) const WORKGROUP_SIZE: u32 = 0;
 
 /// The id of the first specialization constant with how much a workgroup takes: the tile of a pass over elements, rows
-/// or columns. (Tiles of products are held in registers, so their extents are part of the code.)
+/// or columns, the part of a product's sum. (Rows and columns of products are held in registers, so their extents are
+/// part of the code.)
 const SHARE: u32 = 3;
 
 /// A shader in the making.

@@ -9,7 +9,7 @@ use tapeflow_ir::DType;
 
 use super::super::Unsupported;
 use super::super::asm::{Asm, Id, Ty};
-use super::super::number::{indices, offset, plus_constant, smaller, times};
+use super::super::number::{indices, offset, plus, plus_constant, smaller};
 use super::super::spread::Spread;
 use super::product::{Product, Side};
 use super::tiles::{Choice, Form, choose, groups};
@@ -128,8 +128,9 @@ fn place(asm: &mut Asm, choice: &Choice) -> Place {
     let (begin, end) = match splits {
         1 => (asm.u32(0), asm.u32(product.depth as u32)),
         _ => {
-            let begin = times(asm, Ty::U32, *split, *chunk as i64);
-            let end = plus_constant(asm, Ty::U32, begin, *chunk as i64);
+            let depth = asm.share(Ty::U32, *chunk);
+            let begin = asm.op(Op::IMul, Ty::U32, &[*split, depth]);
+            let end = plus(asm, Ty::U32, begin, depth);
             let depth = asm.u32(product.depth as u32);
             (begin, smaller(asm, Ty::U32, end, depth))
         }
