@@ -257,8 +257,8 @@ fn orders_and_sums_rows() {
     }
 }
 
-/// What a workgroup takes is a specialization constant, not part of the code: with twice as much, half of the workgroups
-/// do all.
+/// What a workgroup takes is a specialization constant, not part of the code: with twice as much, half as many do
+/// everything.
 #[test]
 fn shares_are_specialization_constants() {
     let Some(driver) = support::driver() else { return };
