@@ -82,8 +82,12 @@ impl Builder {
         self.function.op(value)
     }
 
-    /// A float constant, rounded once to `dtype`.
+    /// A float constant, rounded once to `dtype` (through f32 if that is half precision).
     pub fn float(&mut self, dtype: DType, value: f64) -> V {
+        if dtype.is_half() {
+            let value = self.float(DType::F32, value);
+            return self.cast(value, dtype);
+        }
         self.emit(Op::Const(Const::float(dtype, value)), dtype)
     }
 
@@ -107,6 +111,30 @@ impl Builder {
         self.emit(Op::Binary(op, a, b), self.ty(a).dtype)
     }
 
+    /// The sum of two cotangents, computed in f32 if they are of half precision.
+    pub(crate) fn plus(&mut self, a: V, b: V) -> V {
+        let dtype = self.ty(a).dtype;
+        let [a, b] = [a, b].map(|v| self.computed(v));
+        let sum = self.binary(Binary::Add, a, b);
+        self.stored(sum, dtype)
+    }
+
+    /// The sum of a cotangent along the row, computed in f32 if it is of half precision.
+    pub(crate) fn along(&mut self, a: V) -> V {
+        let dtype = self.ty(a).dtype;
+        let wide = self.computed(a);
+        let sum = self.reduce(Reduce::Sum, wide);
+        self.stored(sum, dtype)
+    }
+
+    fn computed(&mut self, a: V) -> V {
+        self.stored(a, self.ty(a).dtype.computed())
+    }
+
+    fn stored(&mut self, a: V, dtype: DType) -> V {
+        if self.ty(a).dtype == dtype { a } else { self.cast(a, dtype) }
+    }
+
     /// Two operands of one dtype, giving a bool.
     pub fn compare(&mut self, op: Compare, a: V, b: V) -> V {
         self.emit(Op::Compare(op, a, b), DType::Bool)
@@ -122,9 +150,15 @@ impl Builder {
         self.emit(Op::MulAdd(a, b, c), self.ty(a).dtype)
     }
 
-    /// To another dtype.
+    /// To another dtype; to and from half precision through f32.
     pub fn cast(&mut self, a: V, dtype: DType) -> V {
-        self.emit(Op::Cast(a), dtype)
+        let from = self.ty(a).dtype;
+        let is_direct = |half: DType, other: DType| !half.is_half() || other == half || other == DType::F32;
+        if is_direct(from, dtype) && is_direct(dtype, from) {
+            return self.emit(Op::Cast(a), dtype);
+        }
+        let wide = self.emit(Op::Cast(a), DType::F32);
+        self.emit(Op::Cast(wide), dtype)
     }
 
     /// The value once per element: a `Row` value repeated along the row, a `Lane` value itself.

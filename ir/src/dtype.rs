@@ -16,6 +16,10 @@ pub enum DType {
     U32,
     /// Signed 64 bits, wrapping arithmetic.
     I64,
+    /// IEEE 754 binary16: stored, and computed with in f32.
+    F16,
+    /// The upper half of an f32 (8 bits of exponent, 7 of mantissa): stored, and computed with in f32.
+    BF16,
     /// IEEE 754 binary32.
     F32,
     /// IEEE 754 binary64.
@@ -24,12 +28,23 @@ pub enum DType {
 
 impl DType {
     /// Every dtype, in declaration order.
-    pub const ALL: [DType; 7] = [DType::Bool, DType::U8, DType::I32, DType::U32, DType::I64, DType::F32, DType::F64];
+    pub const ALL: [DType; 9] = [
+        DType::Bool,
+        DType::U8,
+        DType::I32,
+        DType::U32,
+        DType::I64,
+        DType::F16,
+        DType::BF16,
+        DType::F32,
+        DType::F64,
+    ];
 
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {
             DType::Bool | DType::U8 => 1,
+            DType::F16 | DType::BF16 => 2,
             DType::I32 | DType::U32 | DType::F32 => 4,
             DType::I64 | DType::F64 => 8,
         }
@@ -37,7 +52,18 @@ impl DType {
 
     /// Whether this is a floating-point type: the only types a cotangent can have.
     pub const fn is_float(self) -> bool {
-        matches!(self, DType::F32 | DType::F64)
+        matches!(self, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
+    }
+
+    /// Whether this is one of the two half-precision types. They are for storage: values of them are loaded, stored,
+    /// moved and converted, and every other operation converts them to f32 first and its result back.
+    pub const fn is_half(self) -> bool {
+        matches!(self, DType::F16 | DType::BF16)
+    }
+
+    /// The dtype that operations on this one compute in.
+    pub const fn computed(self) -> DType {
+        if self.is_half() { DType::F32 } else { self }
     }
 
     /// Whether this is an integer type (`bool` is not).
@@ -53,6 +79,8 @@ impl DType {
             DType::I32 => "i32",
             DType::U32 => "u32",
             DType::I64 => "i64",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
             DType::F32 => "f32",
             DType::F64 => "f64",
         }

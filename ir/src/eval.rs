@@ -4,6 +4,7 @@
 use crate::arithmetic::{
     compare, float_binary, float_to_int, float_unary, int_binary, int_to_float, int_unary, one_nan, range,
 };
+use crate::half::rounded;
 use crate::reduce::{sum_f32_by, sum_f64, sum_int};
 use crate::{Binary, Const, DType, Extent, Op, Reduce, ScalarFn, Type, Unary, V};
 
@@ -13,14 +14,15 @@ pub enum Precision {
     /// Every operation rounds to its dtype.
     #[default]
     Exact,
-    /// f32 values are carried in f64 and never rounded: an oracle for what rounding costs.
+    /// f32 values are carried in f64 and never rounded: an oracle for what rounding costs. What is converted to half
+    /// precision is rounded all the same.
     Wide,
 }
 
 /// The values of one parameter or output over one row: one per element, or a single one for extent `Row`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Column {
-    /// Of a float dtype; f32 values are widened, which is exact.
+    /// Of a float dtype; narrower values are widened, which is exact.
     Float(Vec<f64>),
     /// Of an integer dtype.
     Int(Vec<i64>),
@@ -168,8 +170,8 @@ impl Row<'_> {
     }
 
     fn floats(&self, ty: Type, compute: impl Fn(usize) -> f64) -> Column {
-        let narrow = self.narrow(ty.dtype);
-        let round = |x: f64| one_nan(if narrow { f64::from(x as f32) } else { x });
+        let rounds = self.narrow(ty.dtype) || ty.dtype.is_half();
+        let round = |x: f64| one_nan(if rounds { rounded(ty.dtype, x) } else { x });
         Column::Float((0..self.count(ty)).map(|index| round(compute(index))).collect())
     }
 
@@ -252,10 +254,10 @@ impl Row<'_> {
     fn cast(&self, a: &Column, ty: Type) -> Column {
         let narrow = self.narrow(ty.dtype);
         match (a, ty.dtype) {
-            (Column::Float(_), DType::F32 | DType::F64) => self.floats(ty, |i| a.float(i)),
+            (Column::Float(_), to) if to.is_float() => self.floats(ty, |i| a.float(i)),
             (Column::Float(_), DType::Bool) => self.ints(ty, |i| (a.float(i) != 0.0).into()),
             (Column::Float(_), to) => self.ints(ty, |i| float_to_int(to, a.float(i))),
-            (_, DType::F32 | DType::F64) => self.floats(ty, |i| int_to_float(narrow, a.int(i))),
+            (_, to) if to.is_float() => self.floats(ty, |i| int_to_float(narrow, a.int(i))),
             (_, DType::Bool) => self.ints(ty, |i| a.int(i)),
             (_, to) => self.ints(ty, |i| crate::arithmetic::wrap(to, a.int(i))),
         }

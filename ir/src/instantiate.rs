@@ -114,13 +114,52 @@ impl std::error::Error for InstantiateError {
 impl Template {
     /// The function for one dtype, calls inlined, not simplified. Parameters keep their order.
     ///
-    /// A float constant in an integer kernel is taken if it is a whole number of that dtype.
+    /// A float constant in an integer kernel is taken if it is a whole number of that dtype. For half precision it is
+    /// the function for f32 between conversions: whatever it computes, it rounds once.
     ///
     /// # Errors
     /// An operation that is not defined for the dtype, operands of different dtypes, arguments that do not fit the
     /// parameters of a called template; the message names template, dtype and row.
     pub fn instantiate(&self, dtype: DType) -> Result<ScalarFn, InstantiateError> {
-        Instances { dtype, done: Vec::new(), open: Vec::new() }.get(self)
+        let function = Instances { dtype: dtype.computed(), done: Vec::new(), open: Vec::new() }.get(self)?;
+        Ok(if dtype.is_half() { self.halved(&function, dtype) } else { function })
+    }
+
+    /// The function for f32 with parameters and results of `half` precision.
+    fn halved(&self, function: &ScalarFn, half: DType) -> ScalarFn {
+        let mut b = Builder::new();
+        let arguments: Vec<V> = (self.inputs.iter().zip(&function.inputs))
+            .map(|(input, &ty)| match input.ty {
+                Hole::Kernel => {
+                    let stored = b.input(Type { dtype: half, ..ty });
+                    b.cast(stored, ty.dtype)
+                }
+                Hole::Fixed(_) => b.input(ty),
+            })
+            .collect();
+        let results = b.inline(function, &arguments);
+        let outputs: Vec<V> = (results.into_iter().zip(self.outputs))
+            .map(|(value, &row)| if self.hole(row) == Hole::Kernel { b.cast(value, half) } else { value })
+            .collect();
+        b.finish(&outputs)
+    }
+
+    /// The type of a row of a template that can be instantiated.
+    fn hole(&self, row: RowId) -> Hole {
+        match self.rows[row as usize] {
+            TemplateRow::Input(parameter) => self.inputs[parameter as usize].ty,
+            TemplateRow::Float(_) | TemplateRow::Length => Hole::Kernel,
+            TemplateRow::Int(_, dtype) => Hole::Fixed(dtype),
+            TemplateRow::Bool(_) | TemplateRow::Compare(..) => Hole::Fixed(DType::Bool),
+            TemplateRow::Unary(_, a)
+            | TemplateRow::Binary(_, a, _)
+            | TemplateRow::Select(_, a, _)
+            | TemplateRow::MulAdd(a, ..)
+            | TemplateRow::Reduce(_, a)
+            | TemplateRow::Detach(a) => self.hole(a),
+            TemplateRow::Cast(_, hole) => hole,
+            TemplateRow::Call { template, output, .. } => template.hole(template.outputs[output as usize]),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod builder;
 mod derivative;
 mod dtype;
 mod eval;
+pub mod half;
 mod instantiate;
 pub mod math;
 mod op;

@@ -191,6 +191,7 @@ impl Unary {
     /// Whether the operation exists for values of that dtype.
     pub const fn defined_for(self, dtype: DType) -> bool {
         match self {
+            _ if dtype.is_half() => false,
             Unary::Neg | Unary::Abs | Unary::Sign => dtype.is_float() || dtype.is_int(),
             Unary::Not => !dtype.is_float(),
             _ => dtype.is_float(),
@@ -244,6 +245,7 @@ impl Binary {
     /// Whether the operation exists for values of that dtype.
     pub const fn defined_for(self, dtype: DType) -> bool {
         match self {
+            _ if dtype.is_half() => false,
             Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Rem | Binary::Min | Binary::Max => {
                 dtype.is_float() || dtype.is_int()
             }
@@ -314,7 +316,7 @@ impl Reduce {
 
     /// Whether the reduction exists for values of that dtype.
     pub const fn defined_for(self, dtype: DType) -> bool {
-        !matches!(dtype, DType::Bool)
+        !matches!(dtype, DType::Bool | DType::F16 | DType::BF16)
     }
 }
 

@@ -112,7 +112,9 @@ impl Const {
         match self {
             Const::Bool(_) => dtype == DType::Bool,
             Const::Int(value) => dtype.is_int() && Const::int(dtype, value) == self,
-            Const::Float(bits) => dtype.is_float() && Const::float(dtype, f64::from_bits(bits)) == self,
+            Const::Float(bits) => {
+                dtype.is_float() && !dtype.is_half() && Const::float(dtype, f64::from_bits(bits)) == self
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Makes functions shorter without changing a bit of what they compute.
 //! Owns the rewriting rules; every one of them is exact in IEEE arithmetic, where all NaNs count as one value.
 //!
-//! Not rules, because they change bits: `x · 0 → 0` (NaN, −0), `x + 0 → x` (−0), reassociation, folding of functions of
+//! Not rules, because they change bits: `x · 0 → 0` (NaN, −0), `x + 0 → x` (−0), rounding to half precision and back, reassociation, folding of functions of
 //! the mathematics library (they may differ between devices), and anything that would change a value's extent.
 
+use crate::half::rounded;
 use crate::{Binary, Builder, Column, Compare, Const, DType, Extent, Op, Precision, ScalarFn, Type, Unary, V};
 use std::collections::HashMap;
 
@@ -108,7 +109,8 @@ impl Rewriter {
             Op::Binary(Binary::Rem, ..) => ty.dtype.is_int(),
             Op::Binary(op, ..) => !matches!(op, Binary::Pow | Binary::Atan2),
             Op::Compare(..) | Op::Select(..) => true,
-            Op::Cast(_) => ty.extent == Extent::Row,
+            // Constants are never of half precision: rounding to it is left to be done.
+            Op::Cast(_) => ty.extent == Extent::Row && !ty.dtype.is_half(),
             _ => false,
         };
         if !exact || !op.operands().all(|v| self.constant(v).is_some()) {
@@ -151,9 +153,12 @@ impl Rewriter {
             },
             Op::Cast(a) if self.builder.ty(a) == ty => same(a),
             Op::Cast(a) => match inner(a) {
-                // Widening to f64 and back.
-                Op::Cast(x) if self.builder.ty(x) == ty && (ty.dtype, self.builder.ty(a).dtype) == NARROW_AND_WIDE => {
-                    same(x)
+                // Widening and back.
+                Op::Cast(x) if self.builder.ty(x) == ty && widens(ty.dtype, self.builder.ty(a).dtype) => same(x),
+                // A constant rounded to half precision.
+                Op::Cast(x) if ty == Type::row(DType::F32) && self.builder.ty(a).dtype.is_half() => {
+                    let value = rounded(self.builder.ty(a).dtype, self.constant(x)?.as_float()?);
+                    Some(Rewrite::As(Op::Const(Const::float(DType::F32, value))))
                 }
                 _ => None,
             },
@@ -206,7 +211,10 @@ impl Rewriter {
     }
 }
 
-const NARROW_AND_WIDE: (DType, DType) = (DType::F32, DType::F64);
+/// Whether every value of the first is one of the second.
+fn widens(narrow: DType, wide: DType) -> bool {
+    narrow.is_half() && wide == DType::F32 || (narrow, wide) == (DType::F32, DType::F64)
+}
 
 /// What a value can be replaced by.
 enum Rewrite {

@@ -93,7 +93,10 @@ pub(crate) fn result_type(op: Op, inputs: &[Type], operand: impl Fn(V) -> Type, 
             let ty = same(operand(a), operand(b))?;
             defined(binary.defined_for(ty.dtype), ty)
         }
-        Op::Compare(_, a, b) => Ok(Type { dtype: DType::Bool, ..same(operand(a), operand(b))? }),
+        Op::Compare(_, a, b) => {
+            let ty = same(operand(a), operand(b))?;
+            defined(!ty.dtype.is_half(), ty).map(|ty| Type { dtype: DType::Bool, ..ty })
+        }
         Op::Select(condition, a, b) => {
             let (condition, ty) = (operand(condition), same(operand(a), operand(b))?);
             match condition.dtype {
@@ -103,9 +106,14 @@ pub(crate) fn result_type(op: Op, inputs: &[Type], operand: impl Fn(V) -> Type, 
         }
         Op::MulAdd(a, b, c) => {
             let ty = same(same(operand(a), operand(b))?, operand(c))?;
-            defined(ty.dtype.is_float(), ty)
+            defined(ty.dtype.is_float() && !ty.dtype.is_half(), ty)
         }
-        Op::Cast(a) => Ok(Type { dtype: own, ..operand(a) }),
+        Op::Cast(a) => {
+            let from = operand(a).dtype;
+            // Half precision is reached from f32 alone, and left to it.
+            let halves = |half: DType, other: DType| half.is_half() && other != half && other != DType::F32;
+            defined(!halves(own, from) && !halves(from, own), Type { dtype: own, ..operand(a) })
+        }
         Op::Reduce(reduce, a) => {
             let ty = operand(a);
             if ty.extent == Extent::Row {
@@ -113,7 +121,7 @@ pub(crate) fn result_type(op: Op, inputs: &[Type], operand: impl Fn(V) -> Type, 
             }
             defined(reduce.defined_for(ty.dtype), Type::row(ty.dtype))
         }
-        Op::Length => defined(own.is_float(), Type::row(own)),
+        Op::Length => defined(own.is_float() && !own.is_half(), Type::row(own)),
         Op::Detach(a) => Ok(operand(a)),
     }
 }

@@ -2,7 +2,7 @@
 //! The derivative of each operation stands in `derivative.rs`.
 
 use crate::derivative::shares;
-use crate::{Builder, Extent, Op, Reduce, ScalarFn, Type, V};
+use crate::{Builder, Extent, Op, ScalarFn, Type, V};
 
 /// The vector-Jacobian products of one output with several parameters, computed together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -141,13 +141,13 @@ impl Flow {
             // A selection by element must be made before the elements are summed.
             true if part.guard.iter().any(|&(v, _)| self.b.ty(v).extent == Extent::Lane) => {
                 let value = self.settle(&part, 0);
-                Contribution { value: self.b.reduce(Reduce::Sum, value), guard: Vec::new() }
+                Contribution { value: self.b.along(value), guard: Vec::new() }
             }
-            true => Contribution { value: self.b.reduce(Reduce::Sum, part.value), ..part },
+            true => Contribution { value: self.b.along(part.value), ..part },
         };
         let parts = &mut self.contributions[to.0 as usize];
         match parts.iter_mut().find(|other| other.guard == part.guard) {
-            Some(other) => other.value = self.b.binary(crate::Binary::Add, other.value, part.value),
+            Some(other) => other.value = self.b.plus(other.value, part.value),
             None => parts.push(part),
         }
     }
@@ -160,7 +160,7 @@ impl Flow {
             let earlier = parts.remove(i);
             let merged = self.choose(earlier, &later);
             match parts.iter_mut().find(|other| other.guard == merged.guard) {
-                Some(other) => other.value = self.b.binary(crate::Binary::Add, other.value, merged.value),
+                Some(other) => other.value = self.b.plus(other.value, merged.value),
                 None => parts.insert(i, merged),
             }
         }
@@ -171,7 +171,7 @@ impl Flow {
         let mut total = self.settle(&first, common);
         for part in &parts[1..] {
             let settled = self.settle(part, common);
-            total = self.b.binary(crate::Binary::Add, total, settled);
+            total = self.b.plus(total, settled);
         }
         Some(Contribution { value: total, guard: first.guard[..common].to_vec() })
     }

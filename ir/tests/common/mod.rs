@@ -185,10 +185,12 @@ pub fn random_function(random: &mut Random, size: usize) -> ScalarFn {
         let op = match random.below(13) {
             0 => {
                 let dtype = random.pick(&DType::ALL);
-                values.push(b.push(Op::Const(special_constant(random, dtype)), Type::row(dtype)));
+                let constant = special_constant(random, dtype.computed());
+                let constant = b.push(Op::Const(constant), Type::row(dtype.computed()));
+                values.push(b.cast(constant, dtype));
                 continue;
             }
-            1 => {
+            1 if !dtype.is_half() => {
                 // A constant as an operand is what most rules look for.
                 let constant = b.push(Op::Const(special_constant(random, dtype)), Type::row(dtype));
                 values.push(constant);
