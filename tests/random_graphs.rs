@@ -2,6 +2,7 @@
 //! the reference agrees. And operations called with arbitrary arguments: each works or gives an `Err`, none panics.
 
 mod graphs;
+mod operands;
 
 use graphs::{Graph, Step, config, graphs, ok, same_bits};
 use proptest::collection::vec;
@@ -28,7 +29,9 @@ proptest! {
     #![proptest_config(config(250))]
 
     #[test]
-    fn fused_and_unfused_programs_give_the_same_bits(graph in prop_oneof![graphs(DType::F32), graphs(DType::F64)]) {
+    fn fused_and_unfused_programs_give_the_same_bits(
+        graph in prop_oneof![graphs(DType::F32), graphs(DType::F64), graphs(DType::F16), graphs(DType::BF16)],
+    ) {
         let fused = ok(graph.run(true))?;
         same_bits("fused and unfused", &fused, &ok(without_fusion(|| graph.run(true)))?)?;
         same_bits("read together and one by one", &fused, &ok(graph.run(false))?)?;
@@ -42,6 +45,26 @@ proptest! {
             prop_assert_eq!(a.len(), b.len());
             for (i, (x, y)) in a.iter().zip(b).enumerate() {
                 let near = (x - y).abs() <= 1e-9 * (1.0 + y.abs()) || (x.is_nan() && y.is_nan()) || x == y;
+                prop_assert!(near, "result {}[{}] is {:e}, of the reference {:e}", k, i, x, y);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(120))]
+
+    /// Values of half precision are near those of the reference where rounding the other way is not blown up: within
+    /// some units of the dtype.
+    #[test]
+    fn the_reference_agrees_in_half_precision(graph in prop_oneof![graphs(DType::F16), graphs(DType::BF16)]) {
+        let cpu = ok(graph.run(true))?;
+        let reference = ok(Device::reference().scope(|| graph.run(true)))?;
+        let unit = if graph.dtype == DType::F16 { f64::powi(2.0, -10) } else { f64::powi(2.0, -7) };
+        for (k, (a, b)) in cpu.iter().zip(&reference).enumerate() {
+            prop_assert_eq!(a.len(), b.len());
+            for (i, (x, y)) in a.iter().zip(b).enumerate() {
+                let near = (x - y).abs() <= 16.0 * unit * (1.0 + y.abs()) || (x.is_nan() && y.is_nan()) || x == y;
                 prop_assert!(near, "result {}[{}] is {:e}, of the reference {:e}", k, i, x, y);
             }
         }

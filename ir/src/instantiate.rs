@@ -122,19 +122,33 @@ impl Template {
     /// parameters of a called template; the message names template, dtype and row.
     pub fn instantiate(&self, dtype: DType) -> Result<ScalarFn, InstantiateError> {
         let function = Instances { dtype: dtype.computed(), done: Vec::new(), open: Vec::new() }.get(self)?;
-        Ok(if dtype.is_half() { self.halved(&function, dtype) } else { function })
+        Ok(if dtype.is_half() { self.halved(&function, dtype, &|_| false) } else { function })
     }
 
-    /// The function for f32 with parameters and results of `half` precision.
-    fn halved(&self, function: &ScalarFn, half: DType) -> ScalarFn {
+    /// The function for half precision where some parameters are f32 all the same: numbers that are not to be rounded.
+    /// For other dtypes it is that of [`Template::instantiate`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn instantiate_beside(
+        &self,
+        dtype: DType,
+        is_wide: impl Fn(usize) -> bool,
+    ) -> Result<ScalarFn, InstantiateError> {
+        let function = self.instantiate(dtype.computed())?;
+        Ok(if dtype.is_half() { self.halved(&function, dtype, &is_wide) } else { function })
+    }
+
+    /// The function for f32 with parameters, but for the wide ones, and results of `half` precision.
+    fn halved(&self, function: &ScalarFn, half: DType, is_wide: &dyn Fn(usize) -> bool) -> ScalarFn {
         let mut b = Builder::new();
-        let arguments: Vec<V> = (self.inputs.iter().zip(&function.inputs))
-            .map(|(input, &ty)| match input.ty {
-                Hole::Kernel => {
+        let arguments: Vec<V> = (self.inputs.iter().zip(&function.inputs).enumerate())
+            .map(|(index, (input, &ty))| match input.ty {
+                Hole::Kernel if !is_wide(index) => {
                     let stored = b.input(Type { dtype: half, ..ty });
                     b.cast(stored, ty.dtype)
                 }
-                Hole::Fixed(_) => b.input(ty),
+                _ => b.input(ty),
             })
             .collect();
         let results = b.inline(function, &arguments);
@@ -205,7 +219,11 @@ impl Instances {
                 TemplateRow::Compare(op, a, b) => (Op::Compare(op, at(a)?, at(b)?), dtype),
                 TemplateRow::Select(a, b, c) => (Op::Select(at(a)?, at(b)?, at(c)?), dtype),
                 TemplateRow::MulAdd(a, b, c) => (Op::MulAdd(at(a)?, at(b)?, at(c)?), dtype),
-                TemplateRow::Cast(a, to) => (Op::Cast(at(a)?), fill(to)),
+                TemplateRow::Cast(a, to) => {
+                    let value = at(a)?;
+                    rows.push(b.cast(value, fill(to)));
+                    continue;
+                }
                 TemplateRow::Reduce(op, a) => (Op::Reduce(op, at(a)?), dtype),
                 TemplateRow::Length => (Op::Length, dtype),
                 TemplateRow::Detach(a) => (Op::Detach(at(a)?), dtype),

@@ -17,7 +17,13 @@ fn defined(bits: u16, exponent: i32, mantissa: i32) -> f64 {
     let bias = (1 << (exponent - 1)) - 1;
     sign * match e {
         0 => m * f64::powi(2.0, 1 - bias),
-        _ if e == (1 << exponent) - 1 => if m == 0.0 { f64::INFINITY } else { f64::NAN },
+        _ if e == (1 << exponent) - 1 => {
+            if m == 0.0 {
+                f64::INFINITY
+            } else {
+                f64::NAN
+            }
+        }
         _ => (1.0 + m) * f64::powi(2.0, e - bias),
     }
 }
@@ -141,8 +147,7 @@ fn a_kernel_computes_in_f32_and_rounds_once() {
         let length = x.len();
         let narrow = function.eval(&[Column::Float(x.clone())], length, Precision::Exact);
         let expected = wide.eval(&[Column::Float(x)], length, Precision::Exact);
-        let expected: Vec<f64> =
-            expected[0].as_floats().expect("floats").iter().map(|&y| rounded(half, y)).collect();
+        let expected: Vec<f64> = expected[0].as_floats().expect("floats").iter().map(|&y| rounded(half, y)).collect();
         assert!(narrow[0].same_bits(&Column::Float(expected)));
     }
 }

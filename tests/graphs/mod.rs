@@ -3,6 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
+use super::operands;
 use tapeflow::{DType, Generator, Result, Tensor, grad};
 
 /// The same cases on every run.
@@ -37,8 +38,9 @@ impl Graph {
             let values: Vec<f64> =
                 (0..shape.iter().product()).map(|_| f64::from(generator.next_f32()) * 2.0 - 1.0).collect();
             match self.dtype {
-                DType::F32 => Tensor::from_vec(values.iter().map(|&v| v as f32).collect(), shape),
-                _ => Tensor::from_vec(values, shape),
+                DType::F64 => Tensor::from_vec(values, shape),
+                // As data of that dtype, not as what is computed from wider data.
+                dtype => operands::tensor(&values, dtype, shape),
             }
         };
         self.leaves.iter().enumerate().map(leaf).collect()
@@ -69,15 +71,8 @@ impl Graph {
         if together {
             Tensor::realize_all(&results.iter().collect::<Vec<_>>())?;
         }
-        results.iter().map(numbers).collect()
+        results.iter().map(operands::floats).collect()
     }
-}
-
-fn numbers(x: &Tensor) -> Result<Vec<f64>> {
-    Ok(match x.dtype() {
-        DType::F32 => x.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
-        _ => x.to_vec::<f64>()?,
-    })
 }
 
 /// The operation that `step` names, on values so far. Results stay of magnitude 1.

@@ -2,7 +2,7 @@
 //! which a tensor can lie in memory. Owns no test.
 
 use tapeflow::registry::{Class, OpCase, Operand};
-use tapeflow::{DType, Result, Tensor};
+use tapeflow::{DType, Result, Tensor, bf16, f16};
 
 /// How an operand's elements lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,8 @@ pub fn tensor(values: &[f64], dtype: DType, shape: &[usize]) -> Tensor {
         DType::I32 => of(values, shape, |v| v as i32),
         DType::U32 => of(values, shape, |v| v as u32),
         DType::I64 => of(values, shape, |v| v as i64),
+        DType::F16 => of(values, shape, f16::from_f64),
+        DType::BF16 => of(values, shape, bf16::from_f64),
         DType::F32 => of(values, shape, |v| v as f32),
         DType::F64 => of(values, shape, |v| v),
     }
@@ -118,6 +120,8 @@ pub fn tensor(values: &[f64], dtype: DType, shape: &[usize]) -> Tensor {
 /// The elements of a tensor of floats.
 pub fn floats(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(match tensor.dtype() {
+        DType::F16 => tensor.to_vec::<f16>()?.into_iter().map(f64::from).collect(),
+        DType::BF16 => tensor.to_vec::<bf16>()?.into_iter().map(f64::from).collect(),
         DType::F32 => tensor.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
         _ => tensor.to_vec::<f64>()?,
     })

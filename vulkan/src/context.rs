@@ -336,6 +336,7 @@ fn target(physical: &PhysicalDevice) -> Target {
         workgroup: properties.max_compute_work_group_invocations.min(properties.max_compute_work_group_size[0]),
         has_f64: features.shader_float64,
         has_bytes: features.storage_buffer8_bit_access && features.shader_int8,
+        has_halves: features.storage_buffer16_bit_access,
         has_shuffle: shuffles.is_some_and(|s| s.intersects(SubgroupFeatures::SHUFFLE)),
         f32: FloatControls {
             signed_zero_inf_nan: properties.shader_signed_zero_inf_nan_preserve_float32.unwrap_or(false),

@@ -75,6 +75,8 @@ pub struct Target {
     pub has_f64: bool,
     /// Loads and stores of single bytes (bool, u8).
     pub has_bytes: bool,
+    /// Loads and stores of 16 bits (f16, bf16).
+    pub has_halves: bool,
     /// Whether invocations of a subgroup can read each other's registers (`SUBGROUP_FEATURE_SHUFFLE_BIT`).
     pub has_shuffle: bool,
     /// What can be asked of f32 arithmetic.

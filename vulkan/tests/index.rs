@@ -48,6 +48,7 @@ impl Bits {
                 DType::I32 => bytes.extend(((bits % 41) as i32 - 20).to_le_bytes()),
                 DType::U32 => bytes.extend((bits as u32).to_le_bytes()),
                 DType::I64 => bytes.extend((self.next() as i64 >> 3).to_le_bytes()),
+                DType::F16 | DType::BF16 => bytes.extend((bits as u16).to_le_bytes()),
                 DType::F32 => bytes.extend((float as f32).to_le_bytes()),
                 DType::F64 => bytes.extend(float.to_le_bytes()),
             }
@@ -138,7 +139,7 @@ fn gathers_as_the_processor_does() {
     let mut bits = Bits(7);
     for (number, &shape) in SHAPES.iter().enumerate() {
         for along in [false, true] {
-            for dtype in [DType::ALL[number % 7], DType::ALL[(number + 3) % 7], DType::F32] {
+            for dtype in [DType::ALL[number % 9], DType::ALL[(number + 4) % 9], DType::F32] {
                 let gather = pick(shape, dtype, INDEX_DTYPES[number % 3], along);
                 let [list, data, out] = counts(&gather);
                 let operands = [
@@ -208,7 +209,7 @@ fn adds_into_columns_in_more_turns_than_an_invocation_of_a_processor_has() {
 fn finds_the_first_extreme() {
     let Some(driver) = support::driver() else { return };
     let mut bits = Bits(17);
-    for dtype in DType::ALL {
+    for dtype in DType::ALL.into_iter().filter(|dtype| !dtype.is_half()) {
         for (rows, length) in [(0, 3), (1, 1), (1, 7), (5, 1), (3, 100), (200, 33), (2, 1000), (70, 300), (1, 5000)] {
             for max in [false, true] {
                 for nan in [false, true] {
@@ -238,7 +239,7 @@ fn finds_the_first_extreme() {
 fn orders_and_sums_rows() {
     let Some(driver) = support::driver() else { return };
     let mut bits = Bits(23);
-    for dtype in DType::ALL {
+    for dtype in DType::ALL.into_iter().filter(|dtype| !dtype.is_half()) {
         for (rows, length) in [(0, 3), (2, 0), (1, 1), (1, 7), (5, 1), (3, 100), (200, 33), (2, 1000)] {
             for nan in [false, true] {
                 let data = bits.elements(dtype, rows * length, nan && dtype.is_float());
@@ -377,10 +378,11 @@ fn lists_of_a_block_wait_for_the_block_before() {
 fn refuses_what_the_device_lacks() {
     let Some(driver) = support::driver() else { return };
     let mut target = driver.target().clone();
-    (target.has_f64, target.has_bytes) = (false, false);
+    (target.has_f64, target.has_bytes, target.has_halves) = (false, false, false);
     let refused = |kernel: Kernel| spirv::lower(&kernel, &target).expect_err("unsupported").to_string();
     let gather = pick([1, 3, 3, 3], DType::U8, DType::I32, false);
     assert!(refused(Kernel::Gather(gather.clone())).contains("u8"));
+    assert!(refused(Kernel::Gather(Gather { dtype: DType::BF16, ..gather.clone() })).contains("bf16"));
     let rows = ArgReduce { dtype: DType::F64, max: true, rows: 1, length: 1 };
     assert!(refused(Kernel::ArgReduce(rows)).contains("f64"));
     assert!(refused(Kernel::ScatterAdd(ScatterAdd(Gather { dtype: DType::F64, ..gather.clone() }))).contains("f64"));

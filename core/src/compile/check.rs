@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use smallvec::SmallVec;
 use tapeflow_ir::DType;
+use tapeflow_ir::half::{bf16_to_f32, f16_to_f32};
 
 use super::world::{Id, World};
 use crate::buffer::Buffer;
@@ -91,7 +92,7 @@ pub(super) fn checked(world: &World, roots: &[Id], recorded: usize) -> (Vec<Chec
         };
         let is_view = bound.is_none() && world.op[i].primitive().is_some_and(|p| p.is_view());
         let ty = &world.ty[i];
-        if is_view || !matches!(ty.dtype, DType::F32 | DType::F64) {
+        if is_view || !ty.dtype.is_float() {
             number[i] = operands;
             continue;
         }
@@ -130,6 +131,8 @@ pub(super) fn look(checks: &[Checked], inputs: &[Arc<Buffer>], outputs: &[Arc<Bu
         let count = check.shape.iter().product();
         let here = match check.dtype {
             DType::F64 => scan(bytes.as_chunks().0, count, |b| f64::from_le_bytes(*b)),
+            DType::F16 => scan(bytes.as_chunks().0, count, |b| f16_to_f32(u16::from_le_bytes(*b)).into()),
+            DType::BF16 => scan(bytes.as_chunks().0, count, |b| bf16_to_f32(u16::from_le_bytes(*b)).into()),
             _ => scan(bytes.as_chunks().0, count, |b| f64::from(f32::from_le_bytes(*b))),
         };
         found.push(here);

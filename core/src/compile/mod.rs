@@ -16,6 +16,7 @@ pub(crate) mod plan;
 mod ran;
 mod schedule;
 mod waiting;
+mod widen;
 pub(crate) mod world;
 
 pub(crate) use check::Checked;
@@ -368,6 +369,8 @@ fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program,
         let graph = crate::reference::Graph::new(world, &roots);
         return Ok(Program { checks, ..Program::interpreted(graph) });
     }
+    widen::widen(&mut world, &roots);
+    debug_assert_eq!(world.verify(), Ok(()), "after widen");
     let steps = fuse::fuse(&world, &roots, FUSE.get()).map_err(|e| failed(&world, e))?;
     dump.steps("fuse", &world, &steps);
     debug_assert_eq!(fuse::verify(&world, &steps), Ok(()), "after fuse");

@@ -67,7 +67,10 @@ impl<T: 'static, O: 'static> Executable for RowKernel<T, O> {
 }
 
 /// Compiles an [`ArgSort`].
-pub fn arg_sort(sort: &ArgSort) -> Arc<dyn Executable> {
+///
+/// # Errors
+/// Of half precision.
+pub fn arg_sort(sort: &ArgSort) -> Result<Arc<dyn Executable>, CompileError> {
     let &ArgSort { dtype, descending, rows, length } = sort;
     // About as many comparisons of an element as the length has bits.
     let price = 2 * u64::from(usize::BITS - length.leading_zeros());
@@ -83,7 +86,8 @@ pub fn arg_sort(sort: &ArgSort) -> Arc<dyn Executable> {
             }
         };
     }
-    match dtype {
+    Ok(match dtype {
+        DType::F16 | DType::BF16 => return Err(CompileError::Undefined { op: "argsort".into(), dtype }),
         // A bool is stored as a u8 of 0 or 1.
         DType::Bool | DType::U8 => of!(u8, u8::cmp),
         DType::I32 => of!(i32, i32::cmp),
@@ -91,7 +95,7 @@ pub fn arg_sort(sort: &ArgSort) -> Arc<dyn Executable> {
         DType::I64 => of!(i64, i64::cmp),
         DType::F32 => of!(f32, |a: &f32, b: &f32| float_order(a.partial_cmp(b), a.is_nan(), b.is_nan())),
         DType::F64 => of!(f64, |a: &f64, b: &f64| float_order(a.partial_cmp(b), a.is_nan(), b.is_nan())),
-    }
+    })
 }
 
 /// A NaN is larger than everything else, and equal to a NaN.
@@ -109,7 +113,7 @@ fn rank(ranks: &mut [i64], compare: impl Fn(usize, usize) -> Ordering) {
 /// Compiles a [`CumSum`].
 ///
 /// # Errors
-/// Of bools.
+/// Of bools and half precision.
 pub fn cum_sum(sum: &CumSum) -> Result<Arc<dyn Executable>, CompileError> {
     let &CumSum { dtype, rows, length } = sum;
     macro_rules! of {
@@ -124,7 +128,9 @@ pub fn cum_sum(sum: &CumSum) -> Result<Arc<dyn Executable>, CompileError> {
         };
     }
     Ok(match dtype {
-        DType::Bool => return Err(CompileError::Undefined { op: "cumsum".into(), dtype }),
+        DType::Bool | DType::F16 | DType::BF16 => {
+            return Err(CompileError::Undefined { op: "cumsum".into(), dtype });
+        }
         DType::U8 => of!(u8, 0, u8::wrapping_add),
         DType::I32 => of!(i32, 0, i32::wrapping_add),
         DType::U32 => of!(u32, 0, u32::wrapping_add),

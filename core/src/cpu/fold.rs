@@ -320,6 +320,6 @@ pub fn folds(isa: Isa, reduce: Reduce, dtype: DType) -> Option<Folds> {
         DType::U32 => int!(u32),
         DType::I64 => int!(i64),
         DType::U8 => int!(u8),
-        DType::Bool => None,
+        DType::Bool | DType::F16 | DType::BF16 => None,
     }
 }

@@ -130,6 +130,7 @@ impl Executable for GatherKernel {
         unsafe {
             match self.gather.dtype.size() {
                 1 => self.run::<u8>(rows, args),
+                2 => self.run::<u16>(rows, args),
                 4 => self.run::<u32>(rows, args),
                 _ => self.run::<u64>(rows, args),
             }
@@ -215,6 +216,7 @@ pub fn arg_reduce(reduce: &ArgReduce, isa: Isa) -> Result<Arc<dyn Executable>, C
         DType::I64 => of!(i64),
         DType::F32 => of!(f32),
         DType::F64 => of!(f64),
+        DType::F16 | DType::BF16 => return Err(undefined()),
     })
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tapeflow_ir::DType;
 
 use super::CompileError;
+use super::half::HalfMatmul;
 use super::isa::Isa;
 use super::micro::{Element, Micro, Tile, fuses};
 use super::pack::Columns;
@@ -49,7 +50,7 @@ const SMALL: usize = 16 << 10;
 /// Compiles a matrix product.
 ///
 /// # Errors
-/// [`CompileError::Undefined`] for other dtypes than f32 and f64, [`CompileError::Malformed`] for layouts of another
+/// [`CompileError::Undefined`] for dtypes that are no floats, [`CompileError::Malformed`] for layouts of another
 /// rank.
 pub fn compile(matmul: &Matmul, isa: Isa) -> Result<Arc<dyn Executable>, CompileError> {
     if !matmul.is_well_formed() {
@@ -58,18 +59,21 @@ pub fn compile(matmul: &Matmul, isa: Isa) -> Result<Arc<dyn Executable>, Compile
     match matmul.dtype {
         DType::F32 => Ok(Arc::new(MatmulKernel::<f32>::new(matmul, isa))),
         DType::F64 => Ok(Arc::new(MatmulKernel::<f64>::new(matmul, isa))),
-        dtype => Err(CompileError::Undefined { op: "matmul".into(), dtype }),
+        dtype => match HalfMatmul::new(matmul, isa) {
+            Some(kernel) => Ok(Arc::new(kernel)),
+            None => Err(CompileError::Undefined { op: "matmul".into(), dtype }),
+        },
     }
 }
 
 /// A compiled product.
-struct MatmulKernel<T: 'static> {
+pub(super) struct MatmulKernel<T: 'static> {
     m: usize,
     n: usize,
     k: usize,
     items: usize,
-    a: Side,
-    b: Side,
+    pub(super) a: Side,
+    pub(super) b: Side,
     /// Extents of a block, and how many lie beside each other.
     block: (usize, usize),
     blocks: (usize, usize),
@@ -123,7 +127,7 @@ fn grid(m: usize, n: usize, k: usize, b_lies_well: bool) -> [(usize, usize); 2] 
 }
 
 impl<T: Element> MatmulKernel<T> {
-    fn new(matmul: &Matmul, isa: Isa) -> Self {
+    pub(super) fn new(matmul: &Matmul, isa: Isa) -> Self {
         let merged = matmul.merged();
         let single = merged.m.len() == 1;
         let Matmul { mut batch, m: rows, n: cols, k: sums, a, b, .. } = merged;
@@ -168,6 +172,22 @@ impl<T: Element> MatmulKernel<T> {
         let micro = T::micro(isa);
         MatmulKernel { m, n, k, items, a, b, block: (rows.0, cols.0), blocks: (rows.1, cols.1), per, tiny, micro }
     }
+
+    /// `(m, n, k)` of an item.
+    pub(super) fn extents(&self) -> (usize, usize, usize) {
+        (self.m, self.n, self.k)
+    }
+
+    /// How many products.
+    pub(super) fn items(&self) -> usize {
+        self.items
+    }
+
+    /// The same for `multiply` alone, whatever the size, with operands that lie so from line to line and term to term.
+    pub(super) fn in_panels(mut self, (a, b): ((isize, isize), (isize, isize))) -> Self {
+        (self.a.plain, self.b.plain, self.tiny) = (Some(a), Some(b), None);
+        self
+    }
 }
 
 impl<T: Element> Executable for MatmulKernel<T> {
@@ -209,7 +229,10 @@ impl<T: Element> Executable for MatmulKernel<T> {
                         let src = [a.cast::<u8>().cast_const(), b.cast(), (&raw const product).cast()];
                         tiny(&Call { dst: c.cast(), src, step: [0; 3], rows: 1, cols: 1 });
                     }
-                    _ => self.multiply(&Block { rows: (i, rows), cols: (j, cols), a, b, c }, scratch),
+                    _ => {
+                        let (rows, cols) = ((i, rows), (j, cols));
+                        self.multiply(&Block { rows, cols, k: self.k, add: false, a, b, c }, scratch);
+                    }
                 }
             }
         }
@@ -228,13 +251,16 @@ pub struct Product {
     pub pitch: usize,
 }
 
-/// A block of the result: its first row and column and how many there are, the item's operands, its first element.
-struct Block<T> {
-    rows: (usize, usize),
-    cols: (usize, usize),
-    a: *const T,
-    b: *const T,
-    c: *mut T,
+/// A block of the result: its first row and column and how many there are, the terms of its sums and whether they are
+/// added to what is there, the item's operands, its first element.
+pub(super) struct Block<T> {
+    pub rows: (usize, usize),
+    pub cols: (usize, usize),
+    pub k: usize,
+    pub add: bool,
+    pub a: *const T,
+    pub b: *const T,
+    pub c: *mut T,
 }
 
 impl<T: Element> MatmulKernel<T> {
@@ -248,9 +274,9 @@ impl<T: Element> MatmulKernel<T> {
     ///
     /// # Safety
     /// The addresses suit the product, `c` overlaps neither operand, and `panel` has what `scratch_bytes` says.
-    unsafe fn multiply(&self, block: &Block<T>, panel: *mut T) {
-        let &Block { rows: (row, m), cols: (col, n), a, b, c } = block;
-        let (micro, k, pitch, whole) = (self.micro, self.k, self.n, depth(self.k));
+    pub(super) unsafe fn multiply(&self, block: &Block<T>, panel: *mut T) {
+        let &Block { rows: (row, m), cols: (col, n), k, add: adds, a, b, c } = block;
+        let (micro, pitch, whole) = (self.micro, self.n, depth(self.k));
         let size = size_of::<T>();
         // Packing `b` pays off if many rows use it, unless it lies well as it is.
         let lies_well = |(b_col, b_row): &(isize, isize)| {
@@ -265,7 +291,7 @@ impl<T: Element> MatmulKernel<T> {
             for i in (0..m).step_by(height) {
                 let (c, m) = (c.add(i * pitch), height.min(m - i));
                 for p in (0..k).step_by(whole) {
-                    let (k, add) = (whole.min(k - p), p > 0);
+                    let (k, add) = (whole.min(k - p), adds || p > 0);
                     let (a, a_step) = match self.a.plain {
                         Some((a_row, a_col)) => {
                             (a.offset((row + i) as isize * a_row + p as isize * a_col), (a_row, a_col))

@@ -7,6 +7,7 @@ mod cut;
 mod fold;
 mod group;
 mod groups;
+mod half;
 mod index;
 mod isa;
 mod lower;
@@ -68,7 +69,7 @@ pub fn compile(kernel: &Kernel, isa: Isa) -> Result<Arc<dyn Executable>, Compile
         Kernel::Gather(gather) => Arc::new(index::GatherKernel::new(gather)?),
         Kernel::ScatterAdd(scatter) => Arc::new(scatter::ScatterAddKernel::new(&scatter.0, isa)?),
         Kernel::ArgReduce(reduce) => index::arg_reduce(reduce, isa)?,
-        Kernel::ArgSort(sort) => along::arg_sort(sort),
+        Kernel::ArgSort(sort) => along::arg_sort(sort)?,
         Kernel::CumSum(sum) => along::cum_sum(sum)?,
         Kernel::CheckIndex(check) => Arc::new(index::CheckIndexKernel::new(check)?),
     })

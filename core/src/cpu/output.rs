@@ -97,6 +97,7 @@ unsafe fn fill(dst: *mut u8, size: usize, bits: u64, n: usize) {
     unsafe {
         match size {
             1 => (0..n).for_each(|i| *dst.add(i) = bits as u8),
+            2 => (0..n).for_each(|i| *dst.cast::<u16>().add(i) = bits as u16),
             4 => (0..n).for_each(|i| *dst.cast::<u32>().add(i) = bits as u32),
             _ => (0..n).for_each(|i| *dst.cast::<u64>().add(i) = bits),
         }
@@ -208,6 +209,7 @@ impl Output {
             let base = args.operands[self.operand].offset(shift);
             match self.size {
                 1 => walk.scatter::<u8>(base, src, start, n),
+                2 => walk.scatter::<u16>(base.cast(), src.cast(), start, n),
                 4 => walk.scatter::<u32>(base.cast(), src.cast(), start, n),
                 _ => walk.scatter::<u64>(base.cast(), src.cast(), start, n),
             }

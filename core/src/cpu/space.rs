@@ -94,6 +94,11 @@ impl Walk {
         shift(&self.layout.shifts, scalars)
     }
 
+    /// From element to element of the innermost axis.
+    pub fn inner_stride(&self) -> isize {
+        self.layout.strides.last().copied().unwrap_or(0)
+    }
+
     /// The offset of element 0, but for the shift.
     pub fn first(&self) -> isize {
         self.layout.offset

@@ -2,6 +2,7 @@
 //! Owns the scalar meaning of the operations on the CPU, except the transcendental ones of f32 (`math`); knows no
 //! tiles.
 
+use tapeflow_ir::half::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
 use tapeflow_ir::{Binary, Compare, DType, Unary};
 
 use super::isa::Isa;
@@ -144,6 +145,7 @@ pub fn unary(isa: Isa, op: Unary, dtype: DType) -> Option<Primitive> {
         DType::I64 => unary_signed!(isa, op, i64),
         DType::U8 => unary_unsigned!(isa, op, u8),
         DType::U32 => unary_unsigned!(isa, op, u32),
+        DType::F16 | DType::BF16 => None,
         DType::Bool => match op {
             Unary::Not => Some(unary!(isa, u8 => u8, cheap: true, |x| x ^ 1)),
             _ => None,
@@ -262,6 +264,7 @@ pub fn binary(isa: Isa, op: Binary, dtype: DType, modes: (bool, bool)) -> Option
             Binary::Xor => lanes!(isa, modes, u8 => u8, |x, y| x ^ y),
             _ => return None,
         }),
+        DType::F16 | DType::BF16 => None,
     }
 }
 
@@ -286,6 +289,7 @@ pub fn compare(isa: Isa, op: Compare, dtype: DType, modes: (bool, bool)) -> Opti
         DType::U32 => all!(lanes, u32),
         DType::I64 => all!(binary, i64, cheap: true),
         DType::U8 | DType::Bool => all!(lanes, u8),
+        DType::F16 | DType::BF16 => None,
     }
 }
 
@@ -314,6 +318,7 @@ pub fn select_value(isa: Isa, size: usize, modes: (bool, bool)) -> Primitive {
     }
     match size {
         1 => of!(u8),
+        2 => of!(u16),
         4 => of!(u32),
         _ => of!(u64),
     }
@@ -350,8 +355,10 @@ pub fn mul_add(isa: Isa, dtype: DType, modes: (bool, bool, bool)) -> Option<Prim
     }
 }
 
-/// Conversion as Rust's `as`; to bool it is `!= 0`. `None` where nothing changes.
+/// Conversion as Rust's `as`; to bool it is `!= 0`. `None` where nothing changes. Half precision is reached from f32 and
+/// left to it.
 pub fn cast(isa: Isa, from: DType, to: DType) -> Option<Primitive> {
+    let indirect = || unreachable!("invariant: half precision is reached from f32 alone, and left to it");
     macro_rules! to {
         ($a:ty) => {
             Some(match to {
@@ -362,11 +369,19 @@ pub fn cast(isa: Isa, from: DType, to: DType) -> Option<Primitive> {
                 DType::I64 => unary!(isa, $a => i64, cheap: true, |x| x as i64),
                 DType::F32 => unary!(isa, $a => f32, cheap: true, |x| x as f32),
                 DType::F64 => unary!(isa, $a => f64, cheap: true, |x| x as f64),
+                DType::F16 | DType::BF16 => return indirect(),
             })
         };
     }
     if from == to || (from == DType::Bool && to == DType::U8) {
         return None;
+    }
+    match (from, to) {
+        (DType::F32, DType::F16) => return Some(unary!(isa, f32 => u16, cheap: true, |x| f16_from_f32(x))),
+        (DType::F32, DType::BF16) => return Some(unary!(isa, f32 => u16, cheap: true, |x| bf16_from_f32(x))),
+        (DType::F16, DType::F32) => return Some(unary!(isa, u16 => f32, cheap: true, |x| f16_to_f32(x))),
+        (DType::BF16, DType::F32) => return Some(unary!(isa, u16 => f32, cheap: true, |x| bf16_to_f32(x))),
+        _ => {}
     }
     match from {
         DType::Bool | DType::U8 => to!(u8),
@@ -375,6 +390,7 @@ pub fn cast(isa: Isa, from: DType, to: DType) -> Option<Primitive> {
         DType::I64 => to!(i64),
         DType::F32 => to!(f32),
         DType::F64 => to!(f64),
+        DType::F16 | DType::BF16 => indirect(),
     }
 }
 
@@ -382,6 +398,7 @@ pub fn cast(isa: Isa, from: DType, to: DType) -> Option<Primitive> {
 pub fn spread(isa: Isa, size: usize) -> Primitive {
     match size {
         1 => select::<Spread<u8>>(isa),
+        2 => select::<Spread<u16>>(isa),
         4 => select::<Spread<u32>>(isa),
         _ => select::<Spread<u64>>(isa),
     }
@@ -391,6 +408,7 @@ pub fn spread(isa: Isa, size: usize) -> Primitive {
 pub fn copied(isa: Isa, size: usize) -> Primitive {
     match size {
         1 => select::<Copied<u8>>(isa),
+        2 => select::<Copied<u16>>(isa),
         4 => select::<Copied<u32>>(isa),
         _ => select::<Copied<u64>>(isa),
     }

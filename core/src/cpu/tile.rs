@@ -2,6 +2,7 @@
 //! `group`.
 
 use tapeflow_ir::DType;
+use tapeflow_ir::half::{bf16_from_f32, f16_from_f32};
 
 use super::group::{GroupKernel, Input};
 use super::output::{Output, Target};
@@ -32,6 +33,7 @@ impl GroupKernel {
                     let base = args_at(args, *operand, shift, input.dtype.size()).cast_const();
                     match input.dtype.size() {
                         1 => input.walk.gather::<u8>(dst, base, start, n),
+                        2 => input.walk.gather::<u16>(dst.cast(), base.cast(), start, n),
                         4 => input.walk.gather::<u32>(dst.cast(), base.cast(), start, n),
                         _ => input.walk.gather::<u64>(dst.cast(), base.cast(), start, n),
                     }
@@ -88,6 +90,7 @@ impl GroupKernel {
                 let n = pitch.min(self.shapes.inner - col);
                 match size {
                     1 => input.walk.gather_rows::<u8>(buffer, base, first, col, n, pitch),
+                    2 => input.walk.gather_rows::<u16>(buffer.cast(), base.cast(), first, col, n, pitch),
                     4 => input.walk.gather_rows::<u32>(buffer.cast(), base.cast(), first, col, n, pitch),
                     _ => input.walk.gather_rows::<u64>(buffer.cast(), base.cast(), first, col, n, pitch),
                 }
@@ -313,6 +316,8 @@ unsafe fn write_scalar(cell: *mut u8, value: f64, dtype: DType) {
             DType::I32 => *cell.cast() = value as i32,
             DType::U32 => *cell.cast() = value as u32,
             DType::I64 => *cell.cast() = value as i64,
+            DType::F16 => *cell.cast() = f16_from_f32(value as f32),
+            DType::BF16 => *cell.cast() = bf16_from_f32(value as f32),
             DType::F32 => *cell.cast() = value as f32,
             DType::F64 => *cell.cast() = value,
         }

@@ -34,6 +34,10 @@ impl Primitive for ArgReduce {
         true
     }
 
+    fn widens(&self, _: bool) -> bool {
+        true
+    }
+
     fn is_saved(&self) -> bool {
         true
     }

@@ -366,7 +366,7 @@ impl Neg for Tensor {
 /// dtypes that `x + 1` and the like accept a host number for.
 pub(crate) fn host_value_fits(value: f64, dtype: DType) -> bool {
     match dtype {
-        DType::F32 | DType::F64 => true,
+        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => true,
         DType::Bool => value == 0.0 || value == 1.0,
         DType::U8 => value.fract() == 0.0 && (0.0..=255.0).contains(&value),
         DType::I32 => value.fract() == 0.0 && (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&value),

@@ -6,6 +6,7 @@ use super::movement::{Cut, Cuts, Movement};
 use super::options::ConvOptions;
 use super::pad::Pad;
 use crate::error::{Error, Problem};
+use crate::precision::Precision;
 use crate::tape::TensorType;
 use crate::tape::site::Site;
 use crate::tensor::Tensor;
@@ -75,7 +76,18 @@ fn led(lead: [usize; LEAD], along: &[usize]) -> Shape {
 }
 
 impl Tensor {
+    #[track_caller]
     fn convolve<const N: usize>(
+        &self,
+        weight: &Tensor,
+        options: &ConvOptions<N>,
+        site: Site,
+    ) -> Result<Tensor, Problem> {
+        let precision = Precision::current();
+        precision.operand(self).convolve_as_is(&precision.operand(weight), options, site)
+    }
+
+    fn convolve_as_is<const N: usize>(
         &self,
         weight: &Tensor,
         options: &ConvOptions<N>,
@@ -119,7 +131,18 @@ impl Tensor {
         Ok(out.reshape_known(Shape::from(merged), site))
     }
 
+    #[track_caller]
     fn convolve_transposed<const N: usize>(
+        &self,
+        weight: &Tensor,
+        options: &ConvOptions<N>,
+        site: Site,
+    ) -> Result<Tensor, Problem> {
+        let precision = Precision::current();
+        precision.operand(self).convolve_transposed_as_is(&precision.operand(weight), options, site)
+    }
+
+    fn convolve_transposed_as_is<const N: usize>(
         &self,
         weight: &Tensor,
         options: &ConvOptions<N>,

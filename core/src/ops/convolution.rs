@@ -143,6 +143,10 @@ impl Primitive for Convolve {
         true
     }
 
+    fn widens(&self, on_host: bool) -> bool {
+        !on_host
+    }
+
     fn is_saved(&self) -> bool {
         true
     }

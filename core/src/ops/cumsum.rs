@@ -40,6 +40,10 @@ impl Primitive for CumSum {
         true
     }
 
+    fn widens(&self, _: bool) -> bool {
+        true
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
         let ty = cx.ty().clone();
         let length = ty.shape.last().copied().unwrap_or(1);

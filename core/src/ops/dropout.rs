@@ -28,6 +28,10 @@ impl Tensor {
         if p == 0.0 {
             return self.clone();
         }
+        if self.dtype().is_half() {
+            // The numbers drawn must not be rounded so far that they reach 1.
+            return self.cast(DType::F32).dropout(p, generator).cast(self.dtype());
+        }
         let uniform = generator.uniform_on(self.shape().clone(), self.dtype(), self.ty().device);
         let [out] = map(dropout::TEMPLATE, &[self, &uniform, &self.number(p)]);
         out

@@ -103,6 +103,10 @@ impl Primitive for ScatterAdd {
         true
     }
 
+    fn widens(&self, _: bool) -> bool {
+        true
+    }
+
     fn is_saved(&self) -> bool {
         true
     }

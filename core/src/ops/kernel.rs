@@ -13,6 +13,7 @@ use super::{Flow, Primitive};
 use crate::compile::fuse::Lower;
 use crate::compile::world::{Id, Vjp, World};
 use crate::error::{Error, Problem};
+use crate::precision;
 use crate::reference::Array;
 use crate::tape::TensorType;
 use crate::tape::site::Site;
@@ -57,15 +58,18 @@ struct Instance {
     outputs: Vec<Arc<ScalarFn>>,
 }
 
-type InstanceKey = (TemplateRef, DType);
+/// With which parameters are f32 beside half precision, as bits.
+type InstanceKey = (TemplateRef, DType, u64);
 static INSTANCES: LazyLock<RwLock<HashMap<InstanceKey, Arc<Instance>>>> = LazyLock::new(RwLock::default);
 
-fn instance(template: TemplateRef, dtype: DType) -> Result<Arc<Instance>, Problem> {
-    let key = (template, dtype);
+fn instance(template: TemplateRef, dtypes: impl Iterator<Item = DType>) -> Result<Arc<Instance>, Problem> {
+    let (dtype, wide) = kernel_types(template.0, dtypes);
+    let key = (template, dtype, wide);
     if let Some(found) = INSTANCES.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
         return Ok(found.clone());
     }
-    let function = template.0.instantiate(dtype).map_err(|e| Problem::Argument(e.to_string().into()))?.simplify();
+    let function = template.0.instantiate_beside(dtype, |index| wide >> index & 1 == 1);
+    let function = function.map_err(|e| Problem::Argument(e.to_string().into()))?.simplify();
     let outputs = (0..function.outputs.len())
         .map(|k| {
             let mut one = function.clone();
@@ -84,9 +88,17 @@ pub(crate) fn instances() -> usize {
     INSTANCES.read().unwrap_or_else(PoisonError::into_inner).len()
 }
 
-/// The dtype that fills a template's hole: that of the first parameter with the hole.
-fn kernel_dtype(template: &Template, dtypes: impl Iterator<Item = DType>) -> DType {
-    template.inputs.iter().zip(dtypes).find(|(p, _)| p.ty == Hole::Kernel).map_or(DType::F32, |(_, d)| d)
+/// The dtype that fills a template's hole: that of the first parameter with the hole, but half precision if another has
+/// that. And which are f32 beside it, as bits.
+fn kernel_types(template: &Template, dtypes: impl Iterator<Item = DType>) -> (DType, u64) {
+    let (mut dtype, mut wide) = (None, 0);
+    for (index, (_, found)) in template.inputs.iter().zip(dtypes).enumerate().filter(|(_, (p, _))| p.ty == Hole::Kernel)
+    {
+        dtype = dtype.filter(|_| !found.is_half()).or(Some(found));
+        wide |= u64::from(found == DType::F32) << (index % 64);
+    }
+    let dtype = dtype.unwrap_or(DType::F32);
+    (dtype, if dtype.is_half() { wide } else { 0 })
 }
 
 /// Whether the function reduces along rows (and so cannot be cut or moved along the last axis).
@@ -170,9 +182,7 @@ impl KernelOp {
     /// The whole function, with the index of the output that is meant.
     fn whole(&self, dtypes: impl Iterator<Item = DType>) -> Result<(Arc<ScalarFn>, usize), Problem> {
         Ok(match &self.function {
-            Function::Template(t) => {
-                (instance(*t, kernel_dtype(t.0, dtypes))?.function.clone(), usize::from(self.output))
-            }
+            Function::Template(t) => (instance(*t, dtypes)?.function.clone(), usize::from(self.output)),
             Function::Instance(f) => (f.clone(), 0),
         })
     }
@@ -180,7 +190,7 @@ impl KernelOp {
     /// The function with the one output that is meant.
     pub fn single(&self, dtypes: impl Iterator<Item = DType>) -> Result<Arc<ScalarFn>, Problem> {
         Ok(match &self.function {
-            Function::Template(t) => instance(*t, kernel_dtype(t.0, dtypes))?.outputs[usize::from(self.output)].clone(),
+            Function::Template(t) => instance(*t, dtypes)?.outputs[usize::from(self.output)].clone(),
             Function::Instance(f) => f.clone(),
         })
     }
@@ -315,13 +325,16 @@ fn check(template: &'static Template, inputs: &[&Tensor]) -> Result<(Arc<Instanc
         let (found, wanted) = (inputs.len(), template.inputs.len());
         return Err(Problem::Argument(format!("{found} tensors were given to a kernel of {wanted} parameters").into()));
     }
-    let dtype = kernel_dtype(template, inputs.iter().map(|t| t.dtype()));
+    let dtypes = || inputs.iter().map(|t| t.dtype());
+    let (dtype, _) = kernel_types(template, dtypes());
     for (parameter, tensor) in template.inputs.iter().zip(inputs) {
         let wanted = match parameter.ty {
             Hole::Kernel => dtype,
             Hole::Fixed(d) => d,
         };
-        if tensor.dtype() != wanted {
+        // A number of the host is none of half precision: it is not rounded before it is computed with.
+        let is_number = parameter.ty == Hole::Kernel && dtype.is_half() && tensor.dtype() == DType::F32;
+        if tensor.dtype() != wanted && !(is_number && tensor.ndim() == 0) {
             return Err(match parameter.ty {
                 Hole::Kernel => Problem::DTypes { left: dtype, right: tensor.dtype() },
                 Hole::Fixed(d) => Problem::DType {
@@ -331,7 +344,7 @@ fn check(template: &'static Template, inputs: &[&Tensor]) -> Result<(Arc<Instanc
             });
         }
     }
-    let instance = instance(TemplateRef(template), dtype)?;
+    let instance = instance(TemplateRef(template), dtypes())?;
     let shapes: SmallVec<[&Shape; 6]> = inputs.iter().map(|t| t.shape()).collect();
     let space = space(&instance.function.inputs, template.row, &shapes).ok_or_else(|| {
         let shapes = inputs.iter().map(|t| t.shape().clone()).collect();
@@ -352,6 +365,9 @@ fn check(template: &'static Template, inputs: &[&Tensor]) -> Result<(Arc<Instanc
 /// axis; scalar parameters have 1 there. Results that are one per row lose the last axis.
 #[track_caller]
 pub fn map<const OUTPUTS: usize>(template: &'static Template, inputs: &[&Tensor]) -> [Tensor; OUTPUTS] {
+    if let Some(inputs) = precision::kernel_operands(template, inputs) {
+        return map(template, &inputs.iter().collect::<Vec<_>>());
+    }
     let site = Site::here();
     let checked = check(template, inputs);
     std::array::from_fn(|k| {

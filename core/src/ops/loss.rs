@@ -7,6 +7,7 @@ use super::activation::softplus;
 use super::check_index::CheckIndex;
 use super::kernel::map;
 use crate::error::{Error, Problem};
+use crate::precision;
 use crate::row::Row;
 use crate::tape::TensorType;
 use crate::tape::site::Site;
@@ -222,7 +223,7 @@ impl Tensor {
             let problem = Problem::Shapes { shapes, rule: "prediction and target must have one shape".into() };
             return self.no_loss(name, target, problem, Site::here());
         }
-        f(self, target).mean()
+        f(&precision::wide(self), &precision::wide(target)).mean()
     }
 
     fn no_loss(&self, name: &'static str, target: &Tensor, problem: Problem, site: Site) -> Tensor {

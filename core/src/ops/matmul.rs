@@ -10,6 +10,7 @@ use super::movement::swaps_last_axes;
 use crate::compile::fuse::Lower;
 use crate::compile::world::{Id, Vjp};
 use crate::error::{Error, Problem};
+use crate::precision::Precision;
 use crate::program::kernel::{self, Dims, Kernel, Layout};
 use crate::reference::Array;
 use crate::tape::TensorType;
@@ -28,6 +29,10 @@ impl Primitive for Matmul {
 
     fn reads_memory(&self) -> bool {
         true
+    }
+
+    fn widens(&self, on_host: bool) -> bool {
+        !on_host
     }
 
     fn is_saved(&self) -> bool {
@@ -147,7 +152,10 @@ impl Tensor {
     /// `ā = c̄ bᵀ`, `b̄ = aᵀ c̄`.
     ///
     /// # Errors
-    /// Inner extents that differ, batches that do not broadcast, integers.
+    /// Inner extents that differ, batches that do not broadcast, integers, two dtypes.
+    ///
+    /// # Numerics
+    /// k in order; f16 and bf16 are summed in f32 and rounded once. See [`Precision`] for what it makes of f32.
     ///
     /// # Example
     /// ```
@@ -158,6 +166,12 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn matmul(&self, other: &Tensor) -> Tensor {
+        let precision = Precision::current();
+        precision.operand(self).product(&precision.operand(other))
+    }
+
+    #[track_caller]
+    fn product(&self, other: &Tensor) -> Tensor {
         let site = Site::here();
         let refused =
             |problem| Tensor::mistake_in(&[self, other], Error::new("matmul", problem, site), self.ty().clone());
@@ -174,7 +188,7 @@ impl Tensor {
         if self.ndim() == 1 || other.ndim() == 1 {
             let a = if self.ndim() == 1 { self.unsqueeze(0) } else { self.clone() };
             let b = if other.ndim() == 1 { other.unsqueeze(1) } else { other.clone() };
-            let mut out = a.matmul(&b);
+            let mut out = a.product(&b);
             if other.ndim() == 1 && out.ndim() > 0 {
                 out = out.drop_last_axis();
             }

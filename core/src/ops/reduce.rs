@@ -11,6 +11,7 @@ use super::kernel::KernelOp;
 use crate::compile::fuse::Lower;
 use crate::compile::world::Vjp;
 use crate::error::{Error, Problem};
+use crate::precision;
 use crate::reference::Array;
 use crate::tape::TensorType;
 use crate::tape::site::Site;
@@ -48,6 +49,10 @@ impl Primitive for ReduceOp {
             Reduce::Min => "min",
         };
         format!("{name} {:?}", &self.axes[..]).into()
+    }
+
+    fn widens(&self, _: bool) -> bool {
+        true
     }
 
     fn is_saved(&self) -> bool {
@@ -101,7 +106,8 @@ impl Tensor {
     #[track_caller]
     fn reduce(&self, name: &'static str, op: Reduce, axes: impl IntoAxes, keepdim: bool) -> Tensor {
         let site = Site::here();
-        match self.reduce_checked(op, axes, keepdim, site) {
+        let operand = if op == Reduce::Sum { precision::wide(self) } else { Cow::Borrowed(self) };
+        match operand.reduce_checked(op, axes, keepdim, site) {
             Ok(out) => out,
             Err(problem) => Tensor::mistake_in(&[self], Error::new(name, problem, site), self.ty().clone()),
         }

@@ -33,6 +33,10 @@ impl Primitive for ArgSort {
         true
     }
 
+    fn widens(&self, _: bool) -> bool {
+        true
+    }
+
     fn is_saved(&self) -> bool {
         true
     }

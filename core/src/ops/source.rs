@@ -65,7 +65,11 @@ impl Primitive for Scalar {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
         let ty = cx.ty().clone();
-        cx.defer(Expr::source(ty.dtype, Dims::new(), ExprSource::Scalar { slot: self.0.slot() }));
+        let mut function = identity_fn(lane(ty.dtype.computed()));
+        if ty.dtype.is_half() {
+            function = cast_after(function, ty.dtype);
+        }
+        cx.defer(Expr::new(Dims::new(), function, vec![ExprSource::Scalar { slot: self.0.slot() }]));
         Ok(())
     }
 

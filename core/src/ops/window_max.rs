@@ -187,16 +187,17 @@ impl WindowMax {
                 strides.extend(self.windows.iter().map(|_| 0));
                 let iota = Layout { offset: offset as isize, shifts: Default::default(), strides };
                 let [value, which] = dtypes.map(|dtype| builder.input(lane(dtype)));
+                let value = builder.cast(value, ty.dtype.computed());
                 let tap = builder.input(lane(DType::I64));
                 inputs.extend(views);
                 inputs.push(ExprSource::Iota(iota));
                 let which = builder.cast(which, DType::I64);
                 let hit = builder.compare(Compare::Eq, which, tap);
-                let zero = builder.float(ty.dtype, 0.0);
+                let zero = builder.float(ty.dtype.computed(), 0.0);
                 let given = builder.select(hit, value, zero);
                 sum = Some(sum.map_or(given, |sum| builder.binary(Binary::Add, sum, given)));
             }
-            let out: Vec<V> = sum.into_iter().collect();
+            let out: Vec<V> = sum.into_iter().map(|sum| builder.cast(sum, ty.dtype)).collect();
             cx.store_part(Expr::new(space, builder.finish(&out), inputs), to);
         }
         if ty.shape.numel() == 0 {
@@ -276,7 +277,8 @@ impl Primitive for WindowMax {
         let (id, layout) = cx.strided(0);
         let mut sources = self.tap_sources(id, &layout);
         let mut builder = Builder::new();
-        let values: Vec<V> = sources.iter().map(|_| builder.input(lane(of))).collect();
+        let stored: Vec<V> = sources.iter().map(|_| builder.input(lane(of))).collect();
+        let values: Vec<V> = stored.into_iter().map(|v| builder.cast(v, of.computed())).collect();
         let numbers: Vec<i64> = self.taps().iter().map(|tap| self.number(tap)).collect();
         let out = if self.part == Part::Pick {
             let (id, layout) = cx.strided(1);
@@ -300,6 +302,7 @@ impl Primitive for WindowMax {
             }
             if self.part == Part::Max { largest } else { which }
         };
+        let out = builder.cast(out, ty.dtype);
         let (function, kept) = super::kernel::prune(&builder.finish(&[out]).simplify());
         let sources = kept.into_iter().map(|i| sources[i].clone()).collect();
         let space = Dims::from_slice(&ty.shape);

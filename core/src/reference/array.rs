@@ -1,5 +1,7 @@
 //! The reference device's arrays: row-major values in their widest form, and the plainest loops over them.
 
+use half::{bf16, f16};
+use tapeflow_ir::half::rounded;
 use tapeflow_ir::{Column, DType, Extent, Precision, Reduce, ScalarFn};
 
 use crate::error::Problem;
@@ -84,6 +86,8 @@ impl Array {
             DType::I32 => widen!(i32, Int, i64),
             DType::U32 => widen!(u32, Int, i64),
             DType::I64 => widen!(i64, Int, i64),
+            DType::F16 => widen!(f16, Float, f64),
+            DType::BF16 => widen!(bf16, Float, f64),
             DType::F32 => widen!(f32, Float, f64),
             DType::F64 => widen!(f64, Float, f64),
         };
@@ -96,12 +100,20 @@ impl Array {
                 <$t as Element>::bytes(&$v.iter().map(|&x| x as $t).collect::<Vec<$t>>()).to_vec()
             };
         }
+        // The values are rounded already.
+        macro_rules! halved {
+            ($v:expr, $t:ty) => {
+                <$t as Element>::bytes(&$v.iter().map(|&x| <$t>::from_f64(x)).collect::<Vec<$t>>()).to_vec()
+            };
+        }
         match (&self.data, self.dtype) {
             (Column::Bool(v), _) => bool::bytes(v).to_vec(),
             (Column::Int(v), DType::U8) => narrow!(v, u8),
             (Column::Int(v), DType::I32) => narrow!(v, i32),
             (Column::Int(v), DType::U32) => narrow!(v, u32),
             (Column::Int(v), _) => narrow!(v, i64),
+            (Column::Float(v), DType::F16) => halved!(v, f16),
+            (Column::Float(v), DType::BF16) => halved!(v, bf16),
             (Column::Float(v), DType::F32) => narrow!(v, f32),
             (Column::Float(v), _) => narrow!(v, f64),
         }
@@ -109,8 +121,8 @@ impl Array {
 
     /// Rounded to its storage dtype, as at every boundary between operations.
     pub fn rounded(mut self, ty: &TensorType) -> Array {
-        if let (Column::Float(values), DType::F32) = (&mut self.data, ty.dtype) {
-            values.iter_mut().for_each(|v| *v = f64::from(*v as f32));
+        if let Column::Float(values) = &mut self.data {
+            values.iter_mut().for_each(|v| *v = rounded(ty.dtype, *v));
         }
         self
     }
@@ -165,7 +177,7 @@ impl Array {
             n += 1;
         });
         let mut b = tapeflow_ir::Builder::new();
-        let x = b.input(tapeflow_ir::Type { dtype: self.dtype, extent: Extent::Lane });
+        let x = b.input(tapeflow_ir::Type { dtype: self.dtype.computed(), extent: Extent::Lane });
         let r = b.reduce(op, x);
         let function = b.finish(&[r]);
         let mut data = column(ty.dtype, Vec::new());

@@ -83,10 +83,10 @@ impl Tensor {
         Tensor::host_on(value, dtype, Device::current())
     }
 
-    /// A host number of this tensor's dtype on its device.
+    /// A host number to compute with this tensor, on its device: of its dtype, or f32 beside half precision.
     #[track_caller]
     pub(crate) fn number(&self, value: f64) -> Tensor {
-        Tensor::host_on(value, self.dtype(), self.device())
+        Tensor::host_on(value, self.dtype().computed(), self.device())
     }
 
     #[track_caller]

@@ -4,6 +4,7 @@
 
 mod number;
 
+use half::{bf16, f16};
 use number::{aligned, floats};
 
 /// An array with more elements than this is shown by its corners.
@@ -19,6 +20,10 @@ pub enum Elements<'a> {
     F32(&'a [f32]),
     /// Likewise for f64.
     F64(&'a [f64]),
+    /// Likewise for f16.
+    F16(&'a [f16]),
+    /// Likewise for bf16.
+    BF16(&'a [bf16]),
     /// Signed integers.
     I32(&'a [i32]),
     /// Unsigned integers.
@@ -56,6 +61,8 @@ pub fn format_array(elements: Elements<'_>, shape: &[usize]) -> String {
     let words = match elements {
         Elements::F32(all) => floats(&pick(all, &shown), shape.is_empty()),
         Elements::F64(all) => floats(&pick(all, &shown), shape.is_empty()),
+        Elements::F16(all) => floats(&pick(all, &shown), shape.is_empty()),
+        Elements::BF16(all) => floats(&pick(all, &shown), shape.is_empty()),
         Elements::I32(all) => aligned(pick(all, &shown)),
         Elements::U32(all) => aligned(pick(all, &shown)),
         Elements::I64(all) => aligned(pick(all, &shown)),

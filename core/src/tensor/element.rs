@@ -1,5 +1,6 @@
 //! Rust's number types as elements of tensors.
 
+use half::{bf16, f16};
 use tapeflow_ir::DType;
 
 mod sealed {
@@ -38,7 +39,7 @@ macro_rules! elements {
         }
     )*};
 }
-elements!(u8 = U8, i32 = I32, u32 = U32, i64 = I64, f32 = F32, f64 = F64);
+elements!(u8 = U8, i32 = I32, u32 = U32, i64 = I64, f16 = F16, bf16 = BF16, f32 = F32, f64 = F64);
 
 impl sealed::Sealed for bool {}
 impl Element for bool {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use half::{bf16, f16};
 use tapeflow_ir::DType;
 
 use super::Tensor;
@@ -99,7 +100,7 @@ impl fmt::Display for Tensor {
                     }
                 };
             }
-            text!(Bool bool, U8 u8, I32 i32, U32 u32, I64 i64, F32 f32, F64 f64)
+            text!(Bool bool, U8 u8, I32 i32, U32 u32, I64 i64, F16 f16, BF16 bf16, F32 f32, F64 f64)
         });
         match text {
             Ok(text) => f.write_str(&text),

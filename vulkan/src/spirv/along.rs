@@ -13,7 +13,7 @@ use super::spread::{Spread, TURNS};
 use crate::stage::{Lowering, Target};
 
 fn check(dtype: DType, what: &str, length: u64, target: &Target) -> Result<(), Unsupported> {
-    if dtype == DType::F64 && !target.has_f64 || dtype.size() == 1 && !target.has_bytes {
+    if dtype == DType::F64 && !target.has_f64 || dtype.size() == 1 && !target.has_bytes || dtype.is_half() {
         return Err(Unsupported(format!("this device has no {what} of {dtype}")));
     }
     if target.is_cpu && length >= TURNS {

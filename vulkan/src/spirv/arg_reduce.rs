@@ -22,7 +22,7 @@ pub(super) fn arg_reduce(reduce: &ArgReduce, target: &Target) -> Result<Lowering
     if length == 0 && rows > 0 {
         return Err(Unsupported("the index of an extreme of no elements".into()));
     }
-    if dtype == DType::F64 && !target.has_f64 || dtype.size() == 1 && !target.has_bytes {
+    if dtype == DType::F64 && !target.has_f64 || dtype.size() == 1 && !target.has_bytes || dtype.is_half() {
         return Err(Unsupported(format!("this device has no index of an extreme in {dtype}")));
     }
     let mut lowering = Lowering::default();

@@ -5,6 +5,7 @@ use rspirv::spirv::{GlslStd450Op as GLOp, Op};
 use tapeflow_ir::{Binary, Compare, DType, Unary};
 
 use super::asm::{Asm, Id, Ty};
+use super::half;
 
 /// Short names of what float code is made of; every result is rounded as it stands.
 impl Asm {
@@ -268,6 +269,15 @@ pub(super) fn cast(asm: &mut Asm, from: DType, to: DType, x: Id) -> Id {
     let (source, target) = (Ty::of(from), Ty::of(to));
     if from == to {
         return x;
+    }
+    // The IR goes to and from half precision by f32; a number of the host may have to be brought there.
+    if from.is_half() {
+        let x = half::widened(asm, from, x);
+        return cast(asm, DType::F32, to, x);
+    }
+    if to.is_half() {
+        let x = cast(asm, from, DType::F32, x);
+        return half::narrowed(asm, to, x);
     }
     if from == DType::Bool {
         let [zero, one] = [0, 1].map(|value| match target {

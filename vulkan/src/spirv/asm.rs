@@ -19,12 +19,13 @@ use crate::stage::{Shader, Target};
 /// A result of an instruction.
 pub(super) type Id = Word;
 
-/// A type of a register. Integers have no sign: instructions do. `U8` exists in memory only, `I32` and `I64` only
+/// A type of a register. Integers have no sign: instructions do. `U8` and `U16` exist in memory only, `I32` and `I64` only
 /// between a bitcast and a conversion, where Mesa goes by the type's sign and not by the instruction's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Ty {
     Bool,
     U8,
+    U16,
     U32,
     U64,
     I32,
@@ -34,11 +35,12 @@ pub(super) enum Ty {
 }
 
 impl Ty {
-    /// Of a value of `dtype` in a register; a u8 is carried as a u32 below 256.
+    /// Of a value of `dtype` in a register; a u8 is carried as a u32 below 256, and half
+    /// precision as a u32 with its 16 bits.
     pub(super) fn of(dtype: DType) -> Ty {
         match dtype {
             DType::Bool => Ty::Bool,
-            DType::U8 | DType::I32 | DType::U32 => Ty::U32,
+            DType::U8 | DType::F16 | DType::BF16 | DType::I32 | DType::U32 => Ty::U32,
             DType::I64 => Ty::U64,
             DType::F32 => Ty::F32,
             DType::F64 => Ty::F64,
@@ -47,13 +49,18 @@ impl Ty {
 
     /// Of a value of `dtype` in memory.
     pub(super) fn stored(dtype: DType) -> Ty {
-        if dtype.size() == 1 { Ty::U8 } else { Ty::of(dtype) }
+        match dtype.size() {
+            1 => Ty::U8,
+            2 => Ty::U16,
+            _ => Ty::of(dtype),
+        }
     }
 
     /// Bytes in memory.
     pub(super) fn size(self) -> u32 {
         match self {
             Ty::Bool | Ty::U8 => 1,
+            Ty::U16 => 2,
             Ty::U32 | Ty::I32 | Ty::F32 => 4,
             Ty::U64 | Ty::I64 | Ty::F64 => 8,
         }

@@ -67,6 +67,7 @@ impl Asm {
             Global::Type(ty) => match ty {
                 Ty::Bool => (Op::TypeBool, None, vec![]),
                 Ty::U8 => (Op::TypeInt, None, vec![literal(8), literal(0)]),
+                Ty::U16 => (Op::TypeInt, None, vec![literal(16), literal(0)]),
                 Ty::U32 => (Op::TypeInt, None, vec![literal(32), literal(0)]),
                 Ty::U64 => (Op::TypeInt, None, vec![literal(64), literal(0)]),
                 Ty::I32 => (Op::TypeInt, None, vec![literal(32), literal(1)]),
@@ -106,6 +107,7 @@ impl Asm {
         };
         match global {
             Global::Type(Ty::U8) => self.capability(Capability::StorageBuffer8BitAccess),
+            Global::Type(Ty::U16) => self.capability(Capability::StorageBuffer16BitAccess),
             Global::Type(Ty::F64) => self.capability(Capability::Float64),
             _ => {}
         }

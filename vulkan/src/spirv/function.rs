@@ -21,6 +21,9 @@ pub(super) fn check_dtype(dtype: DType, target: &Target) -> Result<(), Unsupport
         DType::Bool | DType::U8 if !target.has_bytes => {
             Err(Unsupported(format!("this Vulkan device does not load and store single bytes, as {dtype} needs")))
         }
+        DType::F16 | DType::BF16 if !target.has_halves => {
+            Err(Unsupported(format!("this Vulkan device does not load and store 16 bits, as {dtype} needs")))
+        }
         _ => Ok(()),
     }
 }

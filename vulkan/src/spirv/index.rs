@@ -128,15 +128,15 @@ pub(super) fn check_index(check: &CheckIndex, target: &Target) -> Result<Lowerin
 /// Translates the picking of rows.
 ///
 /// # Errors
-/// For dtypes that indices cannot have, and single bytes where the device cannot write them.
+/// For dtypes that indices cannot have, and what is narrower than 32 bits where the device cannot write that.
 pub(super) fn gather(gather: &Gather, target: &Target) -> Result<Lowering, Unsupported> {
     let Gather { dtype, index_dtype, outer, extent, inner, picks, along } = *gather;
     check_dtype(index_dtype)?;
     // Copied are bits, in the largest units that fit.
     let bytes = if along { dtype.size() } else { inner * dtype.size() };
-    let ty = [Ty::U64, Ty::U32, Ty::U8].into_iter().find(|ty| bytes.is_multiple_of(ty.size() as usize));
+    let ty = [Ty::U64, Ty::U32, Ty::U16, Ty::U8].into_iter().find(|ty| bytes.is_multiple_of(ty.size() as usize));
     let ty = ty.unwrap_or(Ty::U8);
-    if ty == Ty::U8 && !target.has_bytes {
+    if ty == Ty::U8 && !target.has_bytes || ty == Ty::U16 && !target.has_halves {
         return Err(Unsupported(format!("this device cannot pick single elements of {dtype}")));
     }
     let inner = inner * dtype.size() / ty.size() as usize;
@@ -172,14 +172,14 @@ pub(super) fn gather(gather: &Gather, target: &Target) -> Result<Lowering, Unsup
             let from = plus(asm, Ty::U64, row, rest);
             let from = asm.element(data, Ty::U64, from, ty.size());
             value = asm.load_as(ty, from);
-            if ty == Ty::U8 {
+            if ty.size() < 4 {
                 value = asm.op(Op::UConvert, Ty::U32, &[value]);
             }
             let wide = if ty == Ty::U64 { Ty::U64 } else { Ty::U32 };
             value = asm.select(wide, index.inside, value, nothing);
         }
-        if ty == Ty::U8 {
-            value = asm.op(Op::UConvert, Ty::U8, &[value]);
+        if ty.size() < 4 {
+            value = asm.op(Op::UConvert, ty, &[value]);
         }
         asm.store_as(ty, to, value);
     });

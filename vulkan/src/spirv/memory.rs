@@ -172,7 +172,7 @@ impl Asm {
                 let (wide, zero) = (self.op(Op::UConvert, Ty::U32, &[value]), self.u32(0));
                 self.op(Op::INotEqual, Ty::Bool, &[wide, zero])
             }
-            DType::U8 => self.op(Op::UConvert, Ty::U32, &[value]),
+            DType::U8 | DType::F16 | DType::BF16 => self.op(Op::UConvert, Ty::U32, &[value]),
             _ => value,
         }
     }
@@ -186,6 +186,7 @@ impl Asm {
                 self.op(Op::UConvert, Ty::U8, &[wide])
             }
             DType::U8 => self.op(Op::UConvert, Ty::U8, &[value]),
+            DType::F16 | DType::BF16 => self.op(Op::UConvert, Ty::U16, &[value]),
             _ => value,
         };
         self.store_as(Ty::stored(dtype), address, value);

@@ -15,6 +15,7 @@ mod exact;
 mod frame;
 mod function;
 mod group;
+mod half;
 mod index;
 mod logarithm;
 mod map;

@@ -26,7 +26,7 @@ pub(super) fn scatter_add(scatter: &ScatterAdd, target: &Target) -> Result<Lower
     let gather = &scatter.0;
     let Gather { dtype, index_dtype, outer, extent, inner, picks, along } = *gather;
     check_dtype(index_dtype)?;
-    let lacks = dtype == DType::F64 && !target.has_f64 || dtype.size() == 1 && !target.has_bytes;
+    let lacks = dtype == DType::F64 && !target.has_f64 || dtype.size() == 1 && !target.has_bytes || dtype.is_half();
     if dtype == DType::Bool || lacks {
         return Err(Unsupported(format!("this device has no scatter_add in {dtype}")));
     }

@@ -68,7 +68,9 @@ fn four_axes_of_every_dtype() {
         let mut b = Builder::new();
         let (x, y) = (b.input(Type::lane(dtype)), b.input(Type::lane(dtype)));
         let op = if dtype == DType::Bool { Binary::Xor } else { Binary::Add };
-        let sum = b.binary(op, x, y);
+        let [wide, other] = [x, y].map(|v| b.cast(v, dtype.computed()));
+        let sum = b.binary(op, wide, other);
+        let sum = b.cast(sum, dtype);
         let mut group = elementwise(&space, b.finish(&[sum, x]));
         group.inputs[0] = operand(0, layout(0, &[1, 3, 12, 60]));
         group.inputs[1] = operand(1, layout(5, &[0, 6, 0, 1]));

@@ -1,10 +1,11 @@
 //! Every operation of every dtype on awkward values; f32 functions of the mathematics library by their errors.
 
 use tapeflow_core::driver::{Group, Kernel, OutputKind, Source};
+use tapeflow_ir::half::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
 use tapeflow_ir::{Binary, Builder, Compare, DType, Reduce, Type, Unary};
 use tapeflow_vulkan::stage::Target;
 
-use super::{Buffer, Rng, check, elementwise, layout, run_for, run_on_cpu, targets};
+use super::{Buffer, Rng, check, check_all, elementwise, layout, run_for, run_on_cpu, targets};
 
 /// Values where operations go wrong, then random ones.
 fn awkward(rng: &mut Rng, dtype: DType, count: usize) -> Buffer {
@@ -79,6 +80,8 @@ fn awkward(rng: &mut Rng, dtype: DType, count: usize) -> Buffer {
             DType::U8 => bytes.push(integer as u8),
             DType::I32 | DType::U32 => bytes.extend((integer as i32).to_le_bytes()),
             DType::I64 => bytes.extend(integer.to_le_bytes()),
+            DType::F16 => bytes.extend(f16_from_f32(float as f32).to_le_bytes()),
+            DType::BF16 => bytes.extend(bf16_from_f32(float as f32).to_le_bytes()),
             DType::F32 => bytes.extend((float as f32).to_le_bytes()),
             DType::F64 => bytes.extend(float.to_le_bytes()),
         }
@@ -106,11 +109,13 @@ fn operations_of_every_dtype() {
         let inexact = |op: Binary| matches!(op, Binary::Pow | Binary::Atan2);
         let binaries = Binary::ALL.into_iter().filter(|op| op.defined_for(dtype) && !inexact(*op));
         results.extend(binaries.map(|op| b.binary(op, x, y)));
-        let compared: Vec<_> = Compare::ALL.into_iter().map(|op| b.compare(op, x, y)).collect();
+        // Half precision is converted and chosen from, and nothing else.
+        let [less, more] = [x, y].map(|v| b.cast(v, dtype.computed()));
+        let compared: Vec<_> = Compare::ALL.into_iter().map(|op| b.compare(op, less, more)).collect();
         results.push(b.select(compared[2], y, z));
         results.extend(compared);
         results.extend(DType::ALL.into_iter().filter(|to| *to != dtype).map(|to| b.cast(x, to)));
-        if dtype.is_float() {
+        if dtype.is_float() && !dtype.is_half() {
             results.push(b.mul_add(x, y, z));
         }
         let types: Vec<DType> = results.iter().map(|v| b.ty(*v).dtype).collect();
@@ -132,6 +137,34 @@ fn operations_of_every_dtype() {
             let result = std::panic::catch_unwind(|| check(&elementwise(&[n], one.clone()), &buffers, &[]));
             assert!(result.is_ok(), "{dtype} result {at}: {:?}", function.op(*v));
         }
+    }
+}
+
+/// Every pattern of half precision to f32 and back, and f32 at and beside every boundary between two of them.
+#[test]
+fn half_precision_of_every_pattern() {
+    for half in [DType::F16, DType::BF16] {
+        let widen = if half == DType::F16 { f16_to_f32 } else { bf16_to_f32 };
+        let mut b = Builder::new();
+        let (x, y) = (b.input(Type::lane(half)), b.input(Type::lane(DType::F32)));
+        let wide = b.cast(x, DType::F32);
+        let (back, narrow) = (b.cast(wide, half), b.cast(y, half));
+        let function = b.finish(&[wide, back, narrow]);
+        let n = 3 << 16;
+        let patterns = (0..n as u32).map(|i| (i / 3) as u16);
+        let between = patterns.clone().enumerate().map(|(i, bits)| {
+            let (low, high) = (f64::from(widen(bits)), f64::from(widen(bits.wrapping_add(1))));
+            let middle = ((low + high) / 2.0) as f32;
+            [middle.next_down(), middle, middle.next_up()][i % 3]
+        });
+        let buffers = [
+            Buffer { dtype: half, bytes: patterns.flat_map(u16::to_le_bytes).collect() },
+            Buffer::f32s(between),
+            Buffer::new(DType::F32, n),
+            Buffer::new(half, n),
+            Buffer::new(half, n),
+        ];
+        check_all(&elementwise(&[n], function), &buffers, &[]);
     }
 }
 

@@ -12,6 +12,7 @@ mod reductions;
 
 use tapeflow_core::driver::{Dims, Group, Kernel, Layout, Output, OutputKind, Shifts, Source, Strides};
 use tapeflow_ir::DType;
+use tapeflow_ir::half::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
 use tapeflow_vulkan::spirv;
 use tapeflow_vulkan::stage::Target;
 
@@ -64,6 +65,8 @@ impl Buffer {
                 DType::U8 => bytes.push(rng.word() as u8),
                 DType::I32 | DType::U32 => bytes.extend((rng.below(2000) as i32 - 1000).to_le_bytes()),
                 DType::I64 => bytes.extend((rng.below(2000) as i64 - 1000).to_le_bytes()),
+                DType::F16 => bytes.extend(f16_from_f32(rng.float(specials) as f32).to_le_bytes()),
+                DType::BF16 => bytes.extend(bf16_from_f32(rng.float(specials) as f32).to_le_bytes()),
                 DType::F32 => bytes.extend((rng.float(specials) as f32).to_le_bytes()),
                 DType::F64 => bytes.extend(rng.float(specials).to_le_bytes()),
             }
@@ -87,6 +90,11 @@ impl Buffer {
                 (format!("{x:e} ({bits:#x})"), x.is_nan())
             }
             DType::F64 => (format!("{:e} ({bits:#x})", f64::from_bits(bits)), f64::from_bits(bits).is_nan()),
+            DType::F16 | DType::BF16 => {
+                let widen = if self.dtype == DType::F16 { f16_to_f32 } else { bf16_to_f32 };
+                let x = widen(bits as u16);
+                (format!("{x:e} ({bits:#x})"), x.is_nan())
+            }
             _ => (format!("{bits:#x}"), false),
         }
     }

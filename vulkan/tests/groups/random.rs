@@ -82,6 +82,9 @@ impl Function<'_> {
         let other = self.of(dtype).unwrap_or(a);
         let (a, other) = if self.rng.below(2) == 0 { (a, other) } else { (other, a) };
         let v = match self.rng.below(12) {
+            // Nothing is computed in half precision.
+            0..=5 | 8 | 10 if dtype.is_half() => self.b.cast(a, DType::F32),
+            6 if dtype.is_half() => return,
             0..=3 => {
                 let op = match dtype {
                     DType::Bool => self.rng.pick(&[Binary::And, Binary::Or, Binary::Xor]),
@@ -147,7 +150,11 @@ impl Function<'_> {
                 self.b.cast(a, to)
             }
             10 | 11
-                if row && dtype != DType::Bool && ty.extent == Extent::Lane && self.b.ty(a).extent == Extent::Lane =>
+                if row
+                    && dtype != DType::Bool
+                    && !dtype.is_half()
+                    && ty.extent == Extent::Lane
+                    && self.b.ty(a).extent == Extent::Lane =>
             {
                 let op = self.rng.pick(&[Reduce::Sum, Reduce::Max, Reduce::Min]);
                 self.b.reduce(op, a)
@@ -184,6 +191,8 @@ fn one(seed: u64) {
             DType::U8,
             DType::Bool,
             DType::U32,
+            DType::F16,
+            DType::BF16,
         ]);
         let (layout, len) = layout(&mut rng, &space, true, by_row);
         match rng.below(8) {
@@ -217,7 +226,7 @@ fn one(seed: u64) {
         let mut v = values[values.len() - 1 - rng.below(values.len().min(4))];
         let dtype = b.ty(v).dtype;
         let mut kind = rng.below(5);
-        if dtype == DType::Bool {
+        if dtype == DType::Bool || dtype.is_half() {
             kind = rng.below(3);
         }
         let axes = rng.below(space.len() + 1);

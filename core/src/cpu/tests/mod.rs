@@ -2,6 +2,7 @@
 //! This file owns running a kernel and the reference for groups; the cases stand beside it.
 
 mod groups;
+mod half;
 mod index;
 mod math;
 mod matmul;
@@ -10,6 +11,7 @@ mod windows;
 
 use std::sync::Arc;
 
+use tapeflow_ir::half::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
 use tapeflow_ir::{Binary, Column, DType, Extent, Precision, Reduce, reduce};
 
 use super::isa::Isa;
@@ -83,6 +85,8 @@ impl Buffer {
                 DType::U8 => buffer.slice_mut::<u8>()[i] = rng.next() as u8,
                 DType::I32 | DType::U32 => buffer.slice_mut::<i32>()[i] = rng.below(2000) as i32 - 1000,
                 DType::I64 => buffer.slice_mut::<i64>()[i] = rng.below(2000) as i64 - 1000,
+                DType::F16 => buffer.slice_mut::<u16>()[i] = f16_from_f32(rng.float(specials) as f32),
+                DType::BF16 => buffer.slice_mut::<u16>()[i] = bf16_from_f32(rng.float(specials) as f32),
                 DType::F32 => buffer.slice_mut::<f32>()[i] = rng.float(specials) as f32,
                 DType::F64 => buffer.slice_mut::<f64>()[i] = rng.float(specials),
             }
@@ -111,6 +115,8 @@ impl Buffer {
             DType::I32 => Column::Int(places.map(|i| self.slice::<i32>()[i] as i64).collect()),
             DType::U32 => Column::Int(places.map(|i| self.slice::<u32>()[i] as i64).collect()),
             DType::I64 => Column::Int(places.map(|i| self.slice::<i64>()[i]).collect()),
+            DType::F16 => Column::Float(places.map(|i| f16_to_f32(self.slice::<u16>()[i]).into()).collect()),
+            DType::BF16 => Column::Float(places.map(|i| bf16_to_f32(self.slice::<u16>()[i]).into()).collect()),
             DType::F32 => Column::Float(places.map(|i| self.slice::<f32>()[i] as f64).collect()),
             DType::F64 => Column::Float(places.map(|i| self.slice::<f64>()[i]).collect()),
         }
@@ -118,6 +124,8 @@ impl Buffer {
 
     fn set(&mut self, at: usize, column: &Column, from: usize) {
         match (self.dtype, column) {
+            (DType::F16, Column::Float(x)) => self.slice_mut::<u16>()[at] = f16_from_f32(x[from] as f32),
+            (DType::BF16, Column::Float(x)) => self.slice_mut::<u16>()[at] = bf16_from_f32(x[from] as f32),
             (DType::F32, Column::Float(x)) => self.slice_mut::<f32>()[at] = x[from] as f32,
             (DType::F64, Column::Float(x)) => self.slice_mut::<f64>()[at] = x[from],
             (DType::Bool, Column::Bool(x)) => self.slice_mut::<u8>()[at] = x[from] as u8,

@@ -187,6 +187,8 @@ fn casts() -> Vec<OpCase> {
         unary("cast, i32", away(), 0.0, |t| t[0].cast(DType::I32)),
         unary("cast, u32", away(), 0.0, |t| t[0].cast(DType::U32)),
         unary("cast, i64", away(), 0.0, |t| t[0].cast(DType::I64)),
+        unary("cast, f16", away(), 0.0, |t| t[0].cast(DType::F16)),
+        unary("cast, bf16", away(), 0.0, |t| t[0].cast(DType::BF16)),
         unary("cast, f32", any("ab").fixed(), 0.0, |t| t[0].cast(DType::F32)),
         unary("cast, f64", any("ab"), 0.0, |t| t[0].cast(DType::F64)),
     ]

@@ -46,6 +46,25 @@ impl Float for f32 {
     }
 }
 
+/// NumPy prints float16 as float32; of bf16, which it has not, the same is made.
+macro_rules! half_float {
+    ($t:ty) => {
+        impl Float for $t {
+            const ZERO: $t = <$t>::from_f32_const(0.0);
+            const LARGE: $t = <$t>::from_f32_const(1e3);
+            const LARGE_ALONE: $t = <$t>::from_f32_const(1e3);
+            const SMALL: $t = <$t>::from_f32_const(1e-4);
+            const RANGE: $t = <$t>::from_f32_const(1e3);
+
+            fn abs(self) -> $t {
+                <$t>::from_f32(self.to_f32().abs())
+            }
+        }
+    };
+}
+half_float!(half::f16);
+half_float!(half::bf16);
+
 impl Float for f64 {
     const ZERO: f64 = 0.0;
     const LARGE: f64 = 1e8;

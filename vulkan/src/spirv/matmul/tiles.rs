@@ -244,6 +244,7 @@ mod tests {
             workgroup: 1024,
             has_f64: true,
             has_bytes: true,
+            has_halves: true,
             has_shuffle: true,
             f32: FloatControls::default(),
             f64: FloatControls::default(),
