@@ -49,7 +49,8 @@ pub mod prelude {
     pub use tapeflow_models::{GenerateOptions, Gpt, GptConfig, KvCache, LeNet, Mlp, ResNet20};
     pub use tapeflow_nn::{
         Adam, AdamW, BatchNorm2d, Conv2d, ConvOptions, DType, Device, Dropout, Embedding, Flatten, Forward, Gelu,
-        Generator, Gradients, LayerNorm, Linear, MaxPool2d, Module, ModuleExt, Optimizer, Parameter, PoolOptions, Relu,
-        Row, Sequential, Sgd, Shape, Sigmoid, Silu, Tanh, Tensor, causal_attention, grad, kernel, no_grad,
+        Generator, Gradients, LayerNorm, Linear, LossScaler, MaxPool2d, Module, ModuleExt, Optimizer, Parameter,
+        PoolOptions, Precision, Relu, Row, Sequential, Sgd, Shape, Sigmoid, Silu, Tanh, Tensor, causal_attention, grad,
+        kernel, no_grad,
     };
 }

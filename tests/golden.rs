@@ -191,7 +191,7 @@ fn affine(y: Tensor, x: &[Tensor]) -> Tensor {
 
 fn batch_norm() -> BatchNorm2d {
     let norm = BatchNorm2d::new(3).unwrap().affine(false);
-    norm.cast(DType::F64).unwrap();
+    norm.to(DType::F64).unwrap();
     norm
 }
 

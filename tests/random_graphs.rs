@@ -2,7 +2,6 @@
 //! the reference agrees. And operations called with arbitrary arguments: each works or gives an `Err`, none panics.
 
 mod graphs;
-mod operands;
 
 use graphs::{Graph, Step, config, graphs, ok, same_bits};
 use proptest::collection::vec;

@@ -9,6 +9,7 @@ use std::ops::Add;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use tapeflow_ir::DType;
 
 use crate::error::{Error, Problem, Result};
 use crate::ops::Flow;
@@ -136,11 +137,15 @@ impl Gradients {
     /// The Euclidean norm over all elements of all gradients; shape `()`.
     #[track_caller]
     pub fn norm(&self) -> Tensor {
-        let squares: Vec<Tensor> = self.entries.iter().map(|e| {
-            // Squares would soon leave the range of f16.
-            let wide = if e.value.dtype().is_half() { e.value.cast(DType::F32) } else { e.value.clone() };
-            wide.square().sum().reshape([1])
-        }).collect();
+        let squares: Vec<Tensor> = self
+            .entries
+            .iter()
+            .map(|e| {
+                // Squares would soon leave the range of f16.
+                let wide = if e.value.dtype().is_half() { e.value.cast(DType::F32) } else { e.value.clone() };
+                wide.square().sum().reshape([1])
+            })
+            .collect();
         if squares.is_empty() {
             return Tensor::scalar(0.0f32);
         }

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 
-use tapeflow_ir::{DType, Hole, Template};
+use tapeflow_ir::{DType, Hole, Template, TemplateInput};
 
 use crate::tensor::Tensor;
 
@@ -104,10 +104,7 @@ impl FromStr for Precision {
 }
 
 /// Functions of single elements that are computed in f32 and give f32.
-const WIDE: [&str; 17] = [
-    "exp", "exp2", "expm1", "ln", "log2", "log10", "ln1p", "pow", "recip", "rsqrt", "acos", "asin", "cosh", "sinh",
-    "tan", "softplus", "log_sigmoid",
-];
+const WIDE: [&str; 8] = ["exp", "expm1", "log", "log1p", "pow", "recip", "rsqrt", "softplus"];
 
 fn is_active() -> bool {
     CURRENT.get() != Precision::F32
@@ -128,9 +125,17 @@ pub(crate) fn kernel_operands(template: &Template, inputs: &[&Tensor]) -> Option
     if !is_active() || !inputs.iter().any(|t| t.dtype().is_half()) {
         return None;
     }
-    let fills = |(t, p): &(&&Tensor, &tapeflow_ir::TemplateInput)| p.ty == Hole::Kernel && t.ndim() > 0;
-    let mixed = inputs.iter().zip(template.inputs).filter(fills).any(|(t, _)| t.dtype() != inputs[0].dtype());
+    let is_wide = |(t, p): (&&Tensor, &TemplateInput)| p.ty == Hole::Kernel && t.dtype() == DType::F32 && t.ndim() > 0;
+    let mixed = inputs.iter().zip(template.inputs).any(is_wide);
     // A conversion is asked for by name.
     let widens = template.row || WIDE.contains(&template.name) || mixed;
     (widens && template.name != "cast").then(|| inputs.iter().map(|t| wide(t).into_owned()).collect())
+}
+
+/// The operands as f32, if they are both f32 and of half precision.
+#[track_caller]
+pub(crate) fn promoted(inputs: &[&Tensor]) -> Option<Vec<Tensor>> {
+    let mixed =
+        is_active() && inputs.iter().any(|t| t.dtype().is_half()) && inputs.iter().any(|t| t.dtype() == DType::F32);
+    mixed.then(|| inputs.iter().map(|t| wide(t).into_owned()).collect())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
-use tapeflow::Device;
+use tapeflow::{Device, Precision};
 
 /// Trains a convolutional network to read digits.
 ///
@@ -49,6 +49,10 @@ pub struct Options {
     /// Threads to compute with, this one included; results do not depend on it [default: all cores]
     #[arg(long, value_name = "N", value_parser = count)]
     pub threads: Option<usize>,
+
+    /// What convolutions and products are computed in: f32, bf16, or f16 with a scaled loss
+    #[arg(long, value_name = "f32|bf16|f16", default_value = "f32", value_parser = Precision::from_str)]
+    pub precision: Precision,
 
     /// Device to compute on: cpu, vulkan, vulkan:N, best, or reference (slow, for comparison)
     #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = Device::from_str)]
@@ -95,9 +99,13 @@ mod tests {
 
     #[test]
     fn values_that_make_no_sense_are_refused() {
-        for bad in
-            [&["--epochs", "0"][..], &["--learning-rate", "-1"], &["--model", "alexnet"], &["--device", "abacus"]]
-        {
+        for bad in [
+            &["--epochs", "0"][..],
+            &["--learning-rate", "-1"],
+            &["--model", "alexnet"],
+            &["--device", "abacus"],
+            &["--precision", "f8"],
+        ] {
             assert!(Options::try_parse_from([&["cnn"], bad].concat()).is_err(), "{bad:?} is accepted");
         }
     }

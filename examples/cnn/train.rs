@@ -8,7 +8,9 @@ use tapeflow::metrics::Record;
 use tapeflow::models::{LeNet, ResNet20};
 use tapeflow::progress::Progress;
 use tapeflow::schedule::WarmupCosine;
-use tapeflow::{Adam, Forward, Generator, Module, ModuleExt, Result as NnResult, Step, Trainer};
+use tapeflow::{
+    Adam, Forward, Generator, LossScaler, Module, ModuleExt, Optimizer, Precision, Result as NnResult, Step, Trainer,
+};
 
 use crate::digits;
 use crate::evaluate::{self, Reading};
@@ -29,10 +31,10 @@ pub fn train(options: &Options) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("--batch-size {batch} is more than the {images} images there are")));
     }
     let generator = Generator::new(options.seed);
-    match options.model {
+    options.precision.scope(|| match options.model {
         Network::Lenet => run(&LeNet::new(CLASSES, &generator)?, options, &train, &test),
         Network::Resnet20 => run(&ResNet20::new(1, CLASSES, &generator)?, options, &train, &test),
-    }
+    })
 }
 
 fn run(model: &(impl Module + Forward), options: &Options, train: &Images, test: &Images) -> Result<(), Failure> {
@@ -42,15 +44,19 @@ fn run(model: &(impl Module + Forward), options: &Options, train: &Images, test:
     println!("images    {source}: {} for training, {} for testing", train.len(), test.len());
     println!("model     {:?}: {} parameters", options.model, model.num_parameters());
     println!(
-        "training  {} epochs of {per_epoch} batches of {} on {}",
-        options.epochs, options.batch_size, options.device
+        "training  {} epochs of {per_epoch} batches of {} in {} on {}",
+        options.epochs, options.batch_size, options.precision, options.device
     );
     let mut folder = RunFolder::create(&options.out)?;
     let mut progress = Progress::new(0, steps);
     let (images, device) = (train.clone(), options.device);
     let (batch, shift, seed) = (options.batch_size, options.shift, options.seed);
     let batches = Loader::new(0..steps, move |step| device.scope(|| Ok(images.shuffled(batch, shift, seed, step))));
-    let mut optimizer = Adam::new(model);
+    let adam = Adam::new(model);
+    let mut optimizer: Box<dyn Optimizer> = match options.precision {
+        Precision::F16 => Box::new(LossScaler::new(adam)),
+        _ => Box::new(adam),
+    };
     let schedule = WarmupCosine {
         learning_rate: options.learning_rate,
         min_lr: options.learning_rate / 100.0,
@@ -88,7 +94,7 @@ fn run(model: &(impl Module + Forward), options: &Options, train: &Images, test:
         Ok(ControlFlow::Continue(()))
     };
     let loss = |batch: &crate::images::Batch| model.forward(&batch.inputs).cross_entropy(&batch.targets);
-    trainer.run(model, &mut optimizer, batches, loss, after)?;
+    trainer.run(model, optimizer.as_mut(), batches, loss, after)?;
     if diverged {
         let rate = options.learning_rate;
         return Err(Failure::Run(format!(

@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use serde::{Deserialize, Serialize};
-use tapeflow::Device;
+use tapeflow::{Device, Precision};
 
 /// Trains a character-level GPT on a text and samples from it, or samples from one that was trained.
 ///
@@ -142,7 +142,8 @@ const NAMES: [&str; 6] = ["data", "config", "device", "out", "load", "resume"];
 /// The flags that do not change what is computed.
 const WITH_RESUME: [&str; 8] = ["resume", "data", "threads", "device", "out", "save_every", "keep", "tokens"];
 /// The flags that say how to sample.
-const WITH_LOAD: [&str; 11] = [
+const WITH_LOAD: [&str; 12] = [
+    "precision",
     "load",
     "generate",
     "temperature",
@@ -209,6 +210,16 @@ pub struct Changes {
     /// Largest global norm of the gradients; 0: no bound
     #[arg(long, value_name = "NORM", value_parser = number)]
     pub grad_clip: Option<f64>,
+    /// What products are computed in: f32, bf16, or f16 with a scaled loss; with --load what the model is held in
+    #[arg(long, value_name = "f32|bf16|f16", value_parser = Precision::from_str)]
+    #[serde(default, deserialize_with = "some_precision")]
+    pub precision: Option<Precision>,
+}
+
+/// A precision by its name.
+fn some_precision<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Precision>, D::Error> {
+    let name = String::deserialize(from)?;
+    name.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 const PRESETS: &str = "\
@@ -222,7 +233,7 @@ Presets:                 (none)   tiny    cpu     baby    gpt2
   learning-rate          2e-3     3e-3    1e-3    1e-3    6e-4
   warmup-steps           100      20      100     100     2000
   beta2                  0.99     0.99    0.99    0.99    0.95
-  all: weight-decay 0.1, beta1 0.9, grad-clip 1
+  all: weight-decay 0.1, beta1 0.9, grad-clip 1, precision f32
 
 Losses are mean cross entropies in nats per token, which here is a character.";
 

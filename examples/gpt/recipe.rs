@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use tapeflow::Precision;
 use tapeflow::models::GptConfig;
 use tapeflow::schedule::WarmupCosine;
 
@@ -26,6 +27,22 @@ pub struct Recipe {
     pub betas: (f64, f64),
     /// 0: no bound.
     pub grad_clip: f64,
+    #[serde(default, with = "named")]
+    pub precision: Precision,
+}
+
+/// A precision by its name.
+mod named {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use tapeflow::Precision;
+
+    pub fn serialize<S: Serializer>(precision: &Precision, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(precision)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Precision, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
 }
 
 impl Recipe {
@@ -72,6 +89,7 @@ impl Recipe {
         set(&mut self.betas.0, changes.beta1);
         set(&mut self.betas.1, changes.beta2);
         set(&mut self.grad_clip, changes.grad_clip);
+        set(&mut self.precision, changes.precision);
         // What the schedule's other numbers follow from comes first.
         if let Some(learning_rate) = changes.learning_rate {
             (self.learning_rate, self.min_lr) = (learning_rate, learning_rate / 10.0);
@@ -161,6 +179,7 @@ fn preset(name: &str) -> Result<Recipe, Failure> {
         weight_decay: 0.1,
         betas: (0.9, beta2),
         grad_clip: 1.0,
+        precision: Precision::F32,
     })
 }
 

@@ -3,9 +3,9 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use tapeflow::Result as NnResult;
 use tapeflow::models::{GenerateOptions, Gpt};
 use tapeflow::tokenizer::Tokenizer;
+use tapeflow::{ModuleExt, Result as NnResult};
 
 use crate::checkpoint;
 use crate::failure::Failure;
@@ -23,6 +23,9 @@ pub fn show(model: &Gpt, text: &Text, options: &Options, count: usize, title: &s
 /// Continues the prompts, on stdout.
 pub fn from_checkpoint(folder: &Path, options: &Options) -> Result<(), Failure> {
     let (model, tokenizer) = checkpoint::load(folder)?;
+    if let Some(precision) = options.changes.precision {
+        model.to(precision.dtype())?;
+    }
     let prompts = &options.generate;
     if prompts.iter().any(String::is_empty) {
         return Err(Failure::Usage("the prompt is empty: --generate needs at least one character to continue".into()));

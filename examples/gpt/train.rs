@@ -9,7 +9,9 @@ use tapeflow::data::{Blocks, Loader, Split};
 use tapeflow::metrics::Record;
 use tapeflow::models::{Gpt, GptConfig};
 use tapeflow::progress::Progress;
-use tapeflow::{AdamW, Generator, ModuleExt, Optimizer, Result as NnResult, Step, Trainer, pool};
+use tapeflow::{
+    AdamW, Generator, LossScaler, ModuleExt, Optimizer, Precision, Result as NnResult, Step, Trainer, pool,
+};
 
 use crate::checkpoint::{self, RunState, Stopped};
 use crate::evaluate;
@@ -31,13 +33,10 @@ pub fn train(options: &Options) -> Result<(), Failure> {
     let sizes = GptConfig { vocab_size: vocab_size(&text), ..recipe.sizes.clone() };
     let generator = Generator::new(options.seed);
     let model = Gpt::new(&sizes, &generator)?;
-    let mut optimizer = AdamW::new(&model)
-        .betas(recipe.betas.0, recipe.betas.1)
-        .weight_decay(recipe.weight_decay)
-        .group_where(|_, shape| shape.len() < 2, |group| group.weight_decay(0.0));
+    let mut optimizer = optimizer(&model, &recipe);
     let mut state = State::new();
     if let Some(stopped) = &stopped {
-        state.first = resumed(stopped, &text, &model, &mut optimizer, &generator)?;
+        state.first = resumed(stopped, &text, &model, optimizer.as_mut(), &generator)?;
         state.done = state.first;
         (state.train_loss, state.val_loss) = (stopped.state.train_loss, stopped.state.val_loss);
     }
@@ -49,9 +48,24 @@ pub fn train(options: &Options) -> Result<(), Failure> {
     let (recipe, text, model, generator) = (&recipe, &text, &model, &generator);
     let mut run = Run { options, recipe, text, model, generator, folder, progress: None, state };
     run.introduce();
-    let outcome = run.steps(&mut optimizer, stopped.is_some()).and_then(|()| run.conclude(&optimizer));
+    // Evaluations and samples too: they show the model as it is trained.
+    let outcome = recipe
+        .precision
+        .scope(|| run.steps(optimizer.as_mut(), stopped.is_some()).and_then(|()| run.conclude(optimizer.as_ref())));
     run.folder.discard_if_empty();
     outcome
+}
+
+/// The recipe's AdamW; in f16 with a scaled loss.
+fn optimizer(model: &Gpt, recipe: &Recipe) -> Box<dyn Optimizer> {
+    let adam = AdamW::new(model)
+        .betas(recipe.betas.0, recipe.betas.1)
+        .weight_decay(recipe.weight_decay)
+        .group_where(|_, shape| shape.len() < 2, |group| group.weight_decay(0.0));
+    match recipe.precision {
+        Precision::F16 => Box::new(LossScaler::new(adam)),
+        _ => Box::new(adam),
+    }
 }
 
 /// The options that a run began with, and what may be changed of them.
@@ -66,7 +80,7 @@ fn resumed(
     stopped: &Stopped,
     text: &Text,
     model: &Gpt,
-    optimizer: &mut AdamW,
+    optimizer: &mut dyn Optimizer,
     generator: &Generator,
 ) -> Result<usize, Failure> {
     let path = &stopped.checkpoint;
@@ -137,12 +151,13 @@ impl Run<'_> {
             self.model.num_parameters()
         );
         println!(
-            "training  config {}: {} steps of {} blocks, learning rate {} to {}, seed {}, on {} with {} threads",
+            "training  config {}: {} steps of {} blocks, learning rate {} to {}, {}, seed {}, on {} with {} threads",
             recipe.name,
             recipe.steps,
             recipe.batch_size,
             recipe.learning_rate,
             recipe.min_lr,
+            recipe.precision,
             self.options.seed,
             self.options.device,
             pool::global().threads()
@@ -153,7 +168,7 @@ impl Run<'_> {
         }
     }
 
-    fn steps(&mut self, optimizer: &mut AdamW, resumed: bool) -> Result<(), Failure> {
+    fn steps(&mut self, optimizer: &mut dyn Optimizer, resumed: bool) -> Result<(), Failure> {
         let (options, recipe, model) = (self.options, self.recipe, self.model);
         if !resumed {
             println!("{}", sample::show(model, self.text, options, options.tokens.min(200), "sample before training")?);
@@ -277,7 +292,7 @@ impl Run<'_> {
     }
 
     /// The last evaluation, and everything that is left to be read.
-    fn conclude(&mut self, optimizer: &AdamW) -> Result<(), Failure> {
+    fn conclude(&mut self, optimizer: &dyn Optimizer) -> Result<(), Failure> {
         self.evaluate()?;
         self.save(optimizer)?;
         let stopped = self.state.done < self.recipe.steps;

@@ -3,7 +3,7 @@
 //! Owns the cells and where a pass over the model writes; what is attended to what stands with the model. Shapes never
 //! depend on how much is filled, so one program serves every place.
 
-use tapeflow_nn::{Error, Result, Slot, Tensor, cached_attention, causal_attention, commit};
+use tapeflow_nn::{Error, Precision, Result, Slot, Tensor, cached_attention, causal_attention, commit};
 
 use crate::gpt::{Gpt, GptConfig};
 
@@ -30,7 +30,8 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache of `rows` contexts of a model, on the model's device and in its dtype.
+    /// An empty cache of `rows` contexts of a model, on the model's device and in the dtype of its activations: that of
+    /// this thread's [`Precision`], or else the model's.
     ///
     /// # Errors
     /// No rows; no memory.
@@ -41,7 +42,8 @@ impl KvCache {
         let config = model.config().clone();
         let (like, heads) = (model.wte.weight.tensor(), config.n_head);
         let shape = [rows, heads, config.block_size, config.n_embd / heads];
-        let cell = || Slot::new(like.device().scope(|| Tensor::zeros(shape, like.dtype())));
+        let dtype = Precision::current().operand(&like).dtype();
+        let cell = || Slot::new(like.device().scope(|| Tensor::zeros(shape, dtype)));
         let layers = (0..config.n_layer).map(|_| Ok([cell()?, cell()?])).collect::<Result<_>>()?;
         Ok(KvCache { layers, filled: vec![0; rows], config })
     }
@@ -127,9 +129,13 @@ impl<'c> Pass<'c> {
     /// Attention of a layer's queries over what the cache holds and the new keys and values: `(B, nh, T, hs)`.
     pub fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
         let cells = &self.cache.layers[layer];
-        let written = |cell: &Slot, value: &Tensor| match &self.places {
-            Places::Prompt(row) => cell.tensor().slice_assign_at(&[*row, 0, 0, 0], value),
-            Places::Next { starts, .. } => cell.tensor().slice_assign_rows(2, starts, value),
+        let written = |cell: &Slot, value: &Tensor| {
+            let cell = cell.tensor();
+            let value = &value.cast(cell.dtype());
+            match &self.places {
+                Places::Prompt(row) => cell.slice_assign_at(&[*row, 0, 0, 0], value),
+                Places::Next { starts, .. } => cell.slice_assign_rows(2, starts, value),
+            }
         };
         let [keys, values] = [written(&cells[0], k), written(&cells[1], v)];
         let y = match &self.places {

@@ -29,8 +29,8 @@ pub use layers::{
     ConvTranspose2d, Dropout, Embedding, Flatten, Gelu, GroupNorm, LayerNorm, Linear, MaxPool1d, MaxPool2d, Relu,
     Sequential, Sigmoid, Silu, Tanh, Upsample,
 };
-pub use module::{Buffer, Forward, Layer, Leaf, Module, ModuleExt, Pattern, Summary, SummaryRow, Visitor, Vjp};
-pub use optim::{Adam, AdamW, Optimizer, Sgd};
+pub use module::{Buffer, Forward, Layer, Leaf, Module, ModuleExt, Pattern, Place, Summary, SummaryRow, Visitor, Vjp};
+pub use optim::{Adam, AdamW, LossScaler, Optimizer, Sgd};
 /// The error of the tensor engine alone, which [`Error`] wraps.
 pub use tapeflow_core::Error as TensorError;
 // A glob, so that a name that core gains is there at once; what this crate names itself goes before it.

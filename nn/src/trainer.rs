@@ -65,9 +65,10 @@ impl Trainer<'_> {
         for (step, batch) in self.steps.clone().zip(batches) {
             let batch = batch?;
             let loss = model.train(|| loss(&batch));
-            let mut gradients = loss.backward()?;
+            let scale = optimizer.loss_scale();
+            let mut gradients = if scale == 1.0 { loss.backward()? } else { (&loss * scale).backward()? };
             if self.grad_clip > 0.0 && self.grad_clip.is_finite() {
-                gradients = gradients.clip_norm(self.grad_clip).0;
+                gradients = gradients.clip_norm(self.grad_clip * scale).0;
             }
             let learning_rate = self.schedule.at(step);
             optimizer.set_learning_rate(learning_rate);

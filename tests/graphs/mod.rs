@@ -1,9 +1,11 @@
 //! Random graphs: what they are made of, how they are run and compared. Owns no test.
 
+#[path = "../elements/mod.rs"]
+mod elements;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
-use super::operands;
 use tapeflow::{DType, Generator, Result, Tensor, grad};
 
 /// The same cases on every run.
@@ -40,7 +42,7 @@ impl Graph {
             match self.dtype {
                 DType::F64 => Tensor::from_vec(values, shape),
                 // As data of that dtype, not as what is computed from wider data.
-                dtype => operands::tensor(&values, dtype, shape),
+                dtype => elements::tensor(&values, dtype, shape),
             }
         };
         self.leaves.iter().enumerate().map(leaf).collect()
@@ -71,7 +73,7 @@ impl Graph {
         if together {
             Tensor::realize_all(&results.iter().collect::<Vec<_>>())?;
         }
-        results.iter().map(operands::floats).collect()
+        results.iter().map(elements::floats).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use super::movement::{Cut, Cuts, Movement};
 use crate::compile::fuse::Lower;
 use crate::compile::world::Vjp;
 use crate::error::{Error, Problem};
+use crate::precision;
 use crate::program::kernel::Layout;
 use crate::reference::Array;
 use crate::tape::TensorType;
@@ -86,6 +87,9 @@ impl Tensor {
     pub fn cat<T: AsRef<Tensor>>(tensors: &[T], axis: isize) -> Tensor {
         let site = Site::here();
         let tensors: Vec<&Tensor> = tensors.iter().map(AsRef::as_ref).collect();
+        if let Some(wide) = precision::promoted(&tensors) {
+            return Tensor::cat(&wide, axis);
+        }
         let made = (|| {
             let first = tensors.first().ok_or_else(|| Problem::Argument("no tensors to join".into()))?;
             let axis = first.shape().axis(axis)?;

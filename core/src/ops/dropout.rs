@@ -1,5 +1,6 @@
 //! Dropout. Srivastava et al. 2014. The mask is made from its counter wherever it is needed and costs no memory.
 
+use tapeflow_ir::DType;
 use tapeflow_macros::kernel;
 
 use super::kernel::map;

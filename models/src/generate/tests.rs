@@ -192,7 +192,7 @@ fn texts_are_those_of_the_tokens() -> Result<()> {
 #[test]
 fn a_model_of_another_dtype_generates_too() -> Result<()> {
     let model = gpt(8, 17);
-    model.cast(DType::F64)?;
+    model.to(DType::F64)?;
     let with = GenerateOptions::greedy(12);
     let without = GenerateOptions { cache: false, ..with.clone() };
     assert_eq!(tokens(&model, &[1, 2], &with), tokens(&model, &[1, 2], &without));

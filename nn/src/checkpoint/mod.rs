@@ -171,12 +171,14 @@ impl View for Stored {
 }
 
 /// tapeflow's dtypes and safetensors' names for them; the one place where they meet.
-const DTYPES: [(DType, Dtype); 7] = [
+const DTYPES: [(DType, Dtype); 9] = [
     (DType::Bool, Dtype::BOOL),
     (DType::U8, Dtype::U8),
     (DType::I32, Dtype::I32),
     (DType::U32, Dtype::U32),
     (DType::I64, Dtype::I64),
+    (DType::F16, Dtype::F16),
+    (DType::BF16, Dtype::BF16),
     (DType::F32, Dtype::F32),
     (DType::F64, Dtype::F64),
 ];
@@ -208,7 +210,7 @@ fn restored(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Option<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Linear;
+    use crate::{Linear, bf16, f16};
 
     fn folder(name: &str) -> std::path::PathBuf {
         let path = std::env::temp_dir().join(format!("tapeflow-checkpoint-{name}-{}", std::process::id()));
@@ -224,6 +226,8 @@ mod tests {
         let tensors: Vec<(String, Tensor)> = [
             ("f32", Tensor::from_vec(vec![f32::MIN_POSITIVE, -0.0, f32::INFINITY], [3])),
             ("f64", Tensor::from_vec(vec![0.1f64, f64::MAX], [2, 1])),
+            ("f16", Tensor::from_vec(vec![f16::MAX, f16::NEG_ZERO, f16::MIN_POSITIVE_SUBNORMAL], [3])),
+            ("bf16", Tensor::from_vec(vec![bf16::MAX, bf16::NEG_INFINITY], [2])),
             ("u8", Tensor::from_vec(vec![0u8, 255], [1, 2])),
             ("i32", Tensor::from_vec(vec![i32::MIN], ())),
             ("u32", Tensor::from_vec(vec![u32::MAX; 4], [2, 2])),

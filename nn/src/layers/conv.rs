@@ -1,6 +1,6 @@
 //! Convolutions and transposed convolutions as layers; the formulas stand with the tensor operations.
 
-use tapeflow_core::{ConvOptions, Generator, Parameter, PerAxis, Tensor, default_generator};
+use tapeflow_core::{ConvOptions, Generator, Parameter, PerAxis, Precision, Tensor, default_generator};
 
 use crate::Module;
 use crate::error::Result;
@@ -125,7 +125,7 @@ macro_rules! convolutions {
             fn forward(&self, x: &Tensor) -> Tensor {
                 let y = x.$operation(&self.weight.tensor(), &self.options);
                 match &self.bias {
-                    Some(bias) => y + bias.tensor().reshape($ones),
+                    Some(bias) => y + Precision::current().operand(&bias.tensor()).reshape($ones),
                     None => y,
                 }
             }

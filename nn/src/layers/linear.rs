@@ -1,6 +1,6 @@
 //! The affine map.
 
-use tapeflow_core::{Generator, Parameter, Tensor, default_generator};
+use tapeflow_core::{Generator, Parameter, Precision, Tensor, default_generator};
 
 use crate::Module;
 use crate::error::Result;
@@ -68,9 +68,11 @@ impl Linear {
 impl Forward for Linear {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
-        let y = x.matmul(&self.weight.tensor().t());
+        // Converted before they are turned and added: the result of a product stays of its precision.
+        let precision = Precision::current();
+        let y = x.matmul(&precision.operand(&self.weight.tensor()).t());
         match &self.bias {
-            Some(bias) => y + bias.tensor(),
+            Some(bias) => y + precision.operand(&bias.tensor()),
             None => y,
         }
     }

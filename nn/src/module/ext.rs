@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use tapeflow_core::{DType, Parameter, Slot, Tensor, with_training};
+use tapeflow_core::{DType, Device, Parameter, Slot, Tensor, no_grad, with_training};
 
 use super::summary::{Role, Summary};
 use super::{Buffer, Module, Pattern, Visitor};
@@ -38,6 +38,37 @@ impl Leaf {
             Leaf::Buffer(_) => Role::Buffer,
             Leaf::Parameter(p) if p.is_trainable() => Role::Learned,
             Leaf::Parameter(_) => Role::Frozen,
+        }
+    }
+}
+
+/// Where or as what the parameters of a module shall be; see [`ModuleExt::to`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Place {
+    /// Of this float dtype.
+    DType(DType),
+    /// On this device.
+    Device(Device),
+}
+
+impl From<DType> for Place {
+    fn from(dtype: DType) -> Place {
+        Place::DType(dtype)
+    }
+}
+
+impl From<Device> for Place {
+    fn from(device: Device) -> Place {
+        Place::Device(device)
+    }
+}
+
+impl Place {
+    fn of(self, tensor: &Tensor) -> Tensor {
+        match self {
+            Place::DType(dtype) if tensor.dtype().is_float() => tensor.detach().cast(dtype),
+            Place::DType(_) => tensor.clone(),
+            Place::Device(device) => tensor.detach().to(device),
         }
     }
 }
@@ -178,22 +209,39 @@ pub trait ModuleExt: Module {
         checkpoint::assign(self.leaves(), state, "the state")
     }
 
-    /// Converts every parameter and buffer of a float dtype to `dtype`.
+    /// Converts every parameter and buffer of a float dtype to another float dtype, or moves them all to a device:
+    /// all of them, or none. Paths, ties and what is frozen stay.
+    ///
+    /// In f16 or bf16 a model takes half the memory, for inference; to train in half precision, leave the parameters
+    /// f32 and record with [`Precision`](crate::Precision). An optimizer's state does not move with the model: make
+    /// the optimizer afterwards.
     ///
     /// # Errors
-    /// If `dtype` is no float dtype.
-    fn cast(&self, dtype: DType) -> Result<()> {
-        if !dtype.is_float() {
+    /// A dtype that is no float, a device without memory, a step that is being captured.
+    ///
+    /// # Example
+    /// ```
+    /// use tapeflow_nn::{DType, Device, Forward, Linear, ModuleExt, Tensor};
+    /// let layer = Linear::new(3, 2)?;
+    /// layer.to(DType::BF16)?;
+    /// layer.to(Device::cpu())?;
+    /// assert_eq!(layer.forward(&Tensor::ones([1, 3], DType::BF16)).dtype(), DType::BF16);
+    /// # Ok::<(), tapeflow_nn::Error>(())
+    /// ```
+    fn to(&self, place: impl Into<Place>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        let place = place.into();
+        if let Place::DType(dtype) = place
+            && !dtype.is_float()
+        {
             return Err(Error::Configuration(format!("parameters cannot be of dtype {dtype}: it is no float dtype")));
         }
-        for (_, leaf) in self.leaves() {
-            let slot = leaf.slot();
-            let old = slot.tensor();
-            if old.dtype().is_float() {
-                slot.replace(&old.detach().cast(dtype))?;
-            }
-        }
-        Ok(())
+        let leaves = self.leaves();
+        let moved: Vec<Tensor> = no_grad(|| leaves.iter().map(|(_, leaf)| place.of(&leaf.tensor())).collect());
+        moved.iter().try_for_each(Tensor::realize)?;
+        leaves.iter().zip(&moved).try_for_each(|((_, leaf), new)| Ok(leaf.slot().replace(new)?))
     }
 
     /// Writes all parameters and buffers to a safetensors file, under another name first.

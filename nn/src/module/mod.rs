@@ -14,7 +14,7 @@ mod summary;
 mod tests;
 
 pub use buffer::Buffer;
-pub use ext::{Leaf, ModuleExt};
+pub use ext::{Leaf, ModuleExt, Place};
 pub(crate) use forward::isolate;
 pub use forward::{Forward, Layer, Vjp};
 pub use pattern::Pattern;

@@ -103,10 +103,10 @@ fn a_state_that_does_not_fit_changes_nothing_and_says_everything() {
 #[test]
 fn a_module_is_cast_whole() -> Result<()> {
     let net = net();
-    net.cast(DType::F64)?;
+    net.to(DType::F64)?;
     assert!(net.parameters().iter().all(|p| p.tensor().dtype() == DType::F64));
     assert_eq!(net.seen.tensor().dtype(), DType::I64);
-    assert!(net.cast(DType::I32).is_err());
+    assert!(net.to(DType::I32).is_err());
     Ok(())
 }
 

@@ -5,12 +5,14 @@
 //! nothing.
 
 mod adam;
+mod loss_scaler;
 mod roster;
 mod sgd;
 #[cfg(test)]
 mod tests;
 
 pub use adam::{Adam, AdamW};
+pub use loss_scaler::LossScaler;
 pub use roster::Group;
 pub use sgd::Sgd;
 
@@ -27,6 +29,12 @@ pub trait Optimizer {
     /// Any mistake or failure of the forward or backward pass or of the step itself; parameters, state and step count
     /// are then as they were before.
     fn step(&mut self, gradients: Gradients) -> Result<()>;
+
+    /// By what the loss is multiplied before its gradients are asked for, which a step divides by again; see
+    /// [`LossScaler`].
+    fn loss_scale(&self) -> f64 {
+        1.0
+    }
 
     /// The learning rate of the next step.
     fn learning_rate(&self) -> f64;

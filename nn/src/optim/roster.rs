@@ -212,6 +212,13 @@ impl Roster {
         for (index, member) in self.members.iter_mut().enumerate() {
             let Some(gradient) = gradients.get(&member.parameter) else { continue };
             let parameter = member.parameter.tensor();
+            if parameter.dtype().is_half() {
+                return Err(Error::Configuration(format!(
+                    "`{}` is {}, and updates would be lost in rounding: keep parameters f32 and record with Precision",
+                    member.path,
+                    parameter.dtype()
+                )));
+            }
             let (dtype, device) = (parameter.dtype(), parameter.device());
             let source = SettingsSource {
                 learning_rate: self.learning_rate.clone(),
