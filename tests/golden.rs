@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use safetensors::{Dtype, SafeTensors};
+use tapeflow::__macro::ir::half;
 use tapeflow::prelude::*;
 use tapeflow::{Result, grad_with};
 
@@ -273,6 +274,56 @@ fn compare_operations(golden: &Golden, cases: &[Case]) -> Result<()> {
             let what = format!("{name}.gradient.{i}");
             assert_close(&what, &gradient.to_vec::<f64>()?, golden.floats(&what), 1e-11, 1e-13);
         }
+    }
+    Ok(())
+}
+
+/// The elements' bits as PyTorch has them; all NaNs are one.
+fn assert_bits(what: &str, ours: &Tensor, theirs: &[i64]) -> Result<()> {
+    let widen = if ours.dtype() == DType::F16 { half::f16_to_f32 } else { half::bf16_to_f32 };
+    let ours = ours.with_bytes(|bytes| numbers(bytes, u16::from_le_bytes))?;
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    for (i, (&a, &b)) in ours.iter().zip(theirs).enumerate() {
+        let (x, y) = (widen(a), widen(b as u16));
+        assert!(i64::from(a) == b || x.is_nan() && y.is_nan(), "{what}[{i}]: {a:#x} ({x}), PyTorch has {b:#x} ({y})");
+    }
+    Ok(())
+}
+
+#[test]
+fn half_precision_converts_and_rounds_as_pytorch() -> Result<()> {
+    let golden = Golden::read("half");
+    let (wide, ints) = (golden.tensor("wide", DType::F64), golden.tensor("ints", DType::F64));
+    for dtype in [DType::F16, DType::BF16] {
+        let array = |name: &str| match &golden.array(&format!("{dtype}.{name}")).values {
+            Values::Integers(values) => values.clone(),
+            Values::Floats(_) => panic!("{name} holds floats"),
+        };
+        let of_bits = |bits: &[i64], shape: &[usize]| {
+            let bytes: Vec<u8> = bits.iter().flat_map(|&b| (b as u16).to_le_bytes()).collect();
+            Tensor::from_bytes(&bytes, dtype, shape)
+        };
+        assert_bits("from f32", &wide.cast(DType::F32).cast(dtype), &array("from_f32"))?;
+        assert_bits("from f64", &wide.cast(dtype), &array("from_f64"))?;
+        assert_bits("from i64", &ints.cast(dtype), &array("from_i64"))?;
+        let patterns: Vec<i64> = (0..1 << 16).collect();
+        let all = of_bits(&patterns, &[1 << 16]);
+        let back = all.cast(DType::F32).to_vec::<f32>()?;
+        let expected = golden.floats(&format!("{dtype}.to_f32"));
+        let same = |(a, b): (&f32, &f64)| f64::from(*a).to_bits() == b.to_bits() || a.is_nan() && *b == 7.0;
+        assert!(back.iter().zip(expected).all(same), "{dtype} to f32");
+        let some: Vec<i64> = patterns.into_iter().step_by(257).collect();
+        let x = of_bits(&some, &[some.len(), 1]);
+        let whole = x.abs().cast(DType::F32).lt(&Tensor::scalar(2147483648f32)).where_(&x, &x.zeros_like());
+        let whole = whole.cast(DType::I32).to_vec::<i32>()?;
+        assert!(whole.iter().zip(array("to_i32")).all(|(&a, b)| i64::from(a) == b), "{dtype} to i32");
+
+        let y = of_bits(&array("y"), &[16]);
+        assert_bits("add", &(&x + &y), &array("add"))?;
+        assert_bits("sub", &(&x - &y), &array("sub"))?;
+        assert_bits("mul", &(&x * &y), &array("mul"))?;
+        assert_bits("div", &(&x / &y), &array("div"))?;
+        assert_bits("times a number", &(&x * 0.1 + &y), &array("number"))?;
     }
     Ok(())
 }

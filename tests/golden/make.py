@@ -5,6 +5,7 @@
 gpt.safetensors, mlp.safetensors: ten AdamW steps. `initial.PATH` (f32, exact in f64 too), `final.PATH` (f64), the inputs of
 each step, `losses.f64`, `losses.f32`, `norms.f64` (global gradient norms before clipping).
 ops.safetensors, images.safetensors: one op each, f64. `NAME.input.I`, `NAME.output`, `NAME.cotangent`, `NAME.gradient.I`.
+half.safetensors: conversions and single operations in float16 and bfloat16, as the bits of their results (i64).
 images.safetensors also has `batches` and the `running_mean`, `running_var` that batch normalisation has after them.
 made.json: versions and seed. Everything is drawn from numpy's PCG64, so a file changes only if this script or
 PyTorch's arithmetic does.
@@ -189,6 +190,34 @@ def running_statistics(rng):
     return {"batches": batches, "running_mean": norm.running_mean, "running_var": norm.running_var}
 
 
+def half(rng):
+    """Conversions of every kind of number, and operations on every 257th pattern and 16 other numbers."""
+    bits = lambda x: x.contiguous().view(torch.int16).to(torch.int64) & 0xffff
+    edges = np.array([0.0, -0.0, 1.0, np.inf, -np.inf, np.nan, 65504.0, 65519.996, 65520.0, 65536.0, 2.0**-14, 2.0**-24, 2.0**-25,
+                      3.0 * 2.0**-25, 2.0**-126, 2.0**-133, 2.0**-134, 3.0 * 2.0**-134, 3.3895314e38, 3.4028235e38, 1.0 + 2.0**-8,
+                      1.0 + 2.0**-11, 1.0 + 3 * 2.0**-8, 1.0 + 3 * 2.0**-11, 1.0 + 2.0**-8 + 2.0**-30, 1.0 + 2.0**-11 + 2.0**-40])
+    drawn = rng.integers(0, 2**32, 4000, dtype=np.uint32).view(np.float32)
+    drawn = drawn[~np.isnan(drawn)].astype(np.float64)
+    wide = torch.tensor(np.concatenate([edges, -edges, drawn, rng.standard_normal(2000)]))
+    ints = torch.tensor(np.concatenate([[0, 1, -1, 257, 65519, 65520, (1 << 40) + (1 << 32) + 1, 2**62], rng.integers(-2**20, 2**20, 500)]))
+    tensors = {"wide": wide, "ints": ints}
+    for name, dtype in [("f16", torch.float16), ("bf16", torch.bfloat16)]:
+        tensors[name + ".from_f32"] = bits(wide.to(torch.float32).to(dtype))
+        tensors[name + ".from_f64"] = bits(wide.to(dtype))
+        tensors[name + ".from_i64"] = bits(ints.to(dtype))
+        patterns = torch.arange(0, 1 << 16, dtype=torch.int32).to(torch.int16).view(dtype)
+        tensors[name + ".to_f32"] = torch.nan_to_num(patterns.to(torch.float32), 7.0, np.inf, -np.inf)
+        some = patterns[::257]
+        tensors[name + ".to_i32"] = torch.where(some.float().abs() < 2.0**31, some.float(), torch.zeros(())).to(dtype).to(torch.int32).to(torch.int64)
+        x = some.reshape(-1, 1)
+        y = torch.tensor(rng.standard_normal(16)).to(dtype)
+        tensors[name + ".y"] = bits(y)
+        for op, f in [("add", lambda a, b: a + b), ("sub", lambda a, b: a - b), ("mul", lambda a, b: a * b), ("div", lambda a, b: a / b),
+                      ("number", lambda a, b: a * 0.1 + b)]:
+            tensors[name + "." + op] = bits(f(x, y))
+    return tensors
+
+
 def write_ops(file, cases, tensors):
     for name, (function, inputs) in cases.items():
         floats = [x.requires_grad_() for x in inputs if x.is_floating_point()]
@@ -217,5 +246,6 @@ write_training("mlp", mlp_initial(rng), mlp_loss,
 write_ops("ops", ops(rng), {})
 rng = np.random.default_rng([SEED, 1])
 write_ops("images", image_ops(rng), running_statistics(rng))
+write("half", half(np.random.default_rng([SEED, 2])))
 made = dict(seed=SEED, torch=torch.__version__.split("+")[0], numpy=np.__version__, python=platform.python_version(), machine=platform.machine())
 (HERE / "made.json").write_text(json.dumps(made) + "\n")
