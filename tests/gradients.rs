@@ -154,6 +154,50 @@ fn every_registered_op_second_derivative() {
     report(functions().filter_map(wrong).collect());
 }
 
+/// Units in the last place of the largest element by which gradients of half precision may be off: every operation on
+/// the way rounds, forward and backward.
+const HALF_UNITS: f64 = 8.0;
+
+/// Derivatives of half precision against those of f64 at the same, rounded, values.
+#[test]
+fn every_registered_op_in_half_precision_has_the_derivatives_of_f64() {
+    let mut bad = Vec::new();
+    for case in ops().iter().filter(|c| c.dtypes().contains(&DType::BF16)) {
+        for (half, unit) in [(DType::F16, f64::powi(2.0, -10)), (DType::BF16, f64::powi(2.0, -7))] {
+            for form in [Form::Contiguous, Form::Transposed] {
+                let f = Function::new(case, form, Extents::Small);
+                let stored = |dtype: DType| -> Vec<Tensor> {
+                    let wide = f.leaves(&f.stored);
+                    let is_float = |t: &Tensor| t.dtype().is_float();
+                    wide.iter().map(|t| if is_float(t) { t.cast(half).cast(dtype) } else { t.clone() }).collect()
+                };
+                let gradients = |dtype: DType| -> Result<Vec<Vec<f64>>> {
+                    let leaves = stored(dtype);
+                    let views: Vec<Tensor> =
+                        leaves.iter().zip(&f.shapes).map(|(x, shape)| form.view(x, shape)).collect();
+                    let loss = weighted_sum(&(case.apply)(&views).cast(DType::F64), 1.0);
+                    let wanted: Vec<&Tensor> = f.differentiable().into_iter().map(|i| &leaves[i]).collect();
+                    grad(&loss, &wanted)?.iter().map(floats).collect()
+                };
+                let seen = || format!("{} of {half} {form:?}", case.name);
+                match (gradients(half), gradients(DType::F64)) {
+                    (Ok(found), Ok(expected)) => {
+                        for (found, expected) in found.iter().zip(&expected) {
+                            let largest = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
+                            let far =
+                                |(a, b): &(&f64, &f64)| (*a - *b).abs() > HALF_UNITS * unit * largest || a.is_nan();
+                            let first = found.iter().zip(expected).find(far);
+                            bad.extend(first.map(|(a, b)| format!("{}: {a:e}, in f64 {b:e}", seen())));
+                        }
+                    }
+                    (Err(e), _) | (_, Err(e)) => bad.push(format!("{}: {e}", seen())),
+                }
+            }
+        }
+    }
+    report(bad);
+}
+
 /// An expression, written once for tensors and once for numbers.
 struct Expression {
     name: &'static str,

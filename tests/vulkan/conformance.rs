@@ -120,9 +120,16 @@ fn every_registered_op_has_the_derivatives_of_the_reference() {
     let Some(vulkan) = Vulkan::open() else { return };
     let mut findings = Findings::default();
     for case in ops().iter().filter(|c| c.operands.iter().any(|o| o.differentiable)) {
-        for dtype in [DType::F32, DType::F64].into_iter().filter(|d| case.dtypes().contains(d)) {
-            // Differences of f32 against values carried in f64 inside operations.
-            let (relative, absolute) = if dtype == DType::F32 { (2e-4, 2e-5) } else { (1e-9, 1e-10) };
+        for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16].into_iter().filter(|d| case.dtypes().contains(d))
+        {
+            // Differences of f32 against values carried in f64 inside operations; of half precision, units of results
+            // that rounded the other way on the way.
+            let (relative, absolute) = match dtype {
+                DType::F32 => (2e-4, 2e-5),
+                DType::F16 => (2e-2, 2e-2),
+                DType::BF16 => (1e-1, 1e-1),
+                _ => (1e-9, 1e-10),
+            };
             for form in [Form::Contiguous, Form::Transposed] {
                 let seen = || format!("{} of {dtype} {form:?}", case.name);
                 findings.checked += 1;

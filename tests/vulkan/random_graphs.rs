@@ -34,9 +34,27 @@ fn the_reference_agrees() {
     });
 }
 
+/// Within some units of the dtype: what rounds the other way is not blown up.
+#[test]
+fn the_reference_agrees_in_half_precision() {
+    let Some(vulkan) = Vulkan::open() else { return };
+    for (dtype, unit) in [(DType::F16, f64::powi(2.0, -10)), (DType::BF16, f64::powi(2.0, -7))] {
+        check(25, dtype, |graph| {
+            let found = ok(vulkan.device.scope(|| graph.run(true)))?;
+            near(&found, &ok(Device::reference().scope(|| graph.run(true)))?, 16.0 * unit)
+        });
+    }
+}
+
 #[test]
 fn fused_and_unfused_programs_give_the_same_bits() {
     let Some(vulkan) = Vulkan::open() else { return };
+    for dtype in [DType::F16, DType::BF16] {
+        check(15, dtype, |graph| {
+            let fused = ok(vulkan.device.scope(|| graph.run(true)))?;
+            same_bits("fused and unfused", &fused, &ok(vulkan.device.scope(|| without_fusion(|| graph.run(true))))?)
+        });
+    }
     check(40, DType::F32, |graph| {
         let fused = ok(vulkan.device.scope(|| graph.run(true)))?;
         same_bits("fused and unfused", &fused, &ok(vulkan.device.scope(|| without_fusion(|| graph.run(true))))?)?;
