@@ -46,7 +46,7 @@ pub fn files(model: &Gpt, tokenizer: &dyn Tokenizer, state: &RunState) -> NnResu
     let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|e| Error::malformed(Path::new(NEWEST), e));
     Ok([
         (CONFIG_FILE, json(serde_json::to_vec_pretty(model.config()))?),
-        (TOKENIZER_FILE, json(serde_json::to_vec_pretty(&tokenizer.description()))?),
+        (TOKENIZER_FILE, tokenizer.to_json().into_bytes()),
         (RUN_FILE, json(serde_json::to_vec_pretty(state))?),
     ])
 }

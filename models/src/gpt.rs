@@ -8,8 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 use tapeflow_nn::{
-    DType, Dropout, Embedding, Error, Forward, Generator, LayerNorm, Linear, Module, ModuleExt, Result, Tensor,
-    causal_attention, init, is_training, no_grad,
+    DType, Dropout, Embedding, Error, Forward, Generator, LayerNorm, Linear, Module, ModuleExt, Parameter, Result,
+    Tensor, causal_attention, init, is_training, no_grad,
 };
 
 use crate::kv_cache::{KvCache, Pass};
@@ -116,13 +116,23 @@ impl Gpt {
     /// # Errors
     /// [`Error::Configuration`] if no such model can be built.
     pub fn new(config: &GptConfig, generator: &Generator) -> Result<Self> {
+        Gpt::build(config, generator, &|shape, std| init::normal(shape, std, generator))
+    }
+
+    /// With single zeros where its weights belong, which are yet to be read from somewhere.
+    pub(crate) fn hollow(config: &GptConfig) -> Result<Self> {
+        Gpt::build(config, &Generator::new(0), &|_, _| init::zeros([1, 1]))
+    }
+
+    fn build(config: &GptConfig, generator: &Generator, weight: Weight<'_>) -> Result<Self> {
         config.check()?;
         let width = config.n_embd;
+        let table = |rows| Ok::<_, Error>(Embedding { weight: Parameter::new(weight([rows, width], STD))? });
         let model = Gpt {
-            wte: Embedding::drawn(config.vocab_size, width, STD, generator)?,
-            wpe: Embedding::drawn(config.block_size, width, STD, generator)?,
+            wte: table(config.vocab_size)?,
+            wpe: table(config.block_size)?,
             drop: Dropout::new(config.dropout).generator(generator),
-            h: (0..config.n_layer).map(|_| Block::new(config, generator)).collect::<Result<_>>()?,
+            h: (0..config.n_layer).map(|_| Block::new(config, generator, weight)).collect::<Result<_>>()?,
             ln_f: LayerNorm::new(width)?.bias(config.bias),
             config: config.clone(),
         };
@@ -307,12 +317,12 @@ pub struct Block {
 }
 
 impl Block {
-    fn new(config: &GptConfig, generator: &Generator) -> Result<Self> {
+    fn new(config: &GptConfig, generator: &Generator, weight: Weight<'_>) -> Result<Self> {
         Ok(Block {
             ln_1: LayerNorm::new(config.n_embd)?.bias(config.bias),
-            attn: CausalSelfAttention::new(config, generator)?,
+            attn: CausalSelfAttention::new(config, generator, weight)?,
             ln_2: LayerNorm::new(config.n_embd)?.bias(config.bias),
-            mlp: FeedForward::new(config, generator)?,
+            mlp: FeedForward::new(config, generator, weight)?,
         })
     }
 
@@ -346,11 +356,11 @@ pub struct CausalSelfAttention {
 }
 
 impl CausalSelfAttention {
-    fn new(config: &GptConfig, generator: &Generator) -> Result<Self> {
+    fn new(config: &GptConfig, generator: &Generator, weight: Weight<'_>) -> Result<Self> {
         let width = config.n_embd;
         Ok(CausalSelfAttention {
-            c_attn: linear(width, 3 * width, STD, config, generator)?,
-            c_proj: linear(width, width, residual_std(config), config, generator)?,
+            c_attn: linear(width, 3 * width, STD, config, weight)?,
+            c_proj: linear(width, width, residual_std(config), config, weight)?,
             attn_dropout: Dropout::new(config.dropout).generator(generator),
             resid_dropout: Dropout::new(config.dropout).generator(generator),
             n_head: config.n_head,
@@ -412,15 +422,18 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    fn new(config: &GptConfig, generator: &Generator) -> Result<Self> {
+    fn new(config: &GptConfig, generator: &Generator, weight: Weight<'_>) -> Result<Self> {
         let width = config.n_embd;
         Ok(FeedForward {
-            c_fc: linear(width, 4 * width, STD, config, generator)?,
-            c_proj: linear(4 * width, width, residual_std(config), config, generator)?,
+            c_fc: linear(width, 4 * width, STD, config, weight)?,
+            c_proj: linear(4 * width, width, residual_std(config), config, weight)?,
             dropout: Dropout::new(config.dropout).generator(generator),
         })
     }
 }
+
+/// Makes a weight of a shape, with a standard deviation.
+type Weight<'w> = &'w dyn Fn([usize; 2], f64) -> Tensor;
 
 /// The standard deviation of GPT-2's weights.
 const STD: f64 = 0.02;
@@ -430,7 +443,7 @@ fn residual_std(config: &GptConfig) -> f64 {
     STD / (2.0 * config.n_layer as f64).sqrt()
 }
 
-fn linear(inputs: usize, outputs: usize, std: f64, config: &GptConfig, generator: &Generator) -> Result<Linear> {
+fn linear(inputs: usize, outputs: usize, std: f64, config: &GptConfig, weight: Weight<'_>) -> Result<Linear> {
     let bias = config.bias.then(|| init::zeros([outputs]));
-    Linear::from_tensors(init::normal([outputs, inputs], std, generator), bias)
+    Linear::from_tensors(weight([outputs, inputs], std), bias)
 }

@@ -10,6 +10,7 @@ mod images_tests;
 mod kv_cache;
 mod lenet;
 mod mlp;
+pub mod pretrained;
 pub mod resnet;
 mod sampling;
 #[cfg(test)]

@@ -41,6 +41,15 @@ pub enum Error {
         vocab_size: usize,
     },
 
+    /// A tokenizer could not do what it was asked.
+    #[error("{action}: {reason}")]
+    Tokenizer {
+        /// What was asked: `encode` or `decode`.
+        action: &'static str,
+        /// What the tokenizer said.
+        reason: String,
+    },
+
     /// The file system refused something.
     #[error("cannot {action} {}: {source}", .path.display())]
     File {
@@ -107,6 +116,19 @@ impl Error {
     pub fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_path_buf();
         move |source| Error::File { action, path, source }
+    }
+
+    /// The character at index `position` of a text, which a vocabulary lacks, with its line and column.
+    pub(crate) fn unknown_character(text: &str, position: usize, character: char, known: String) -> Error {
+        let (mut line, mut column) = (1, 1);
+        for c in text.chars().take(position) {
+            if c == '\n' {
+                (line, column) = (line + 1, 1);
+            } else {
+                column += 1;
+            }
+        }
+        Error::UnknownCharacter { character, position, line, column, known }
     }
 
     /// A file that does not hold what it should.

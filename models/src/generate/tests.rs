@@ -157,6 +157,18 @@ fn text_comes_in_whole_characters_and_ends_before_a_stop_string() -> Result<()> 
     let mut bytes = TextDecoder::after(&ByteTokenizer, &[], &[])?;
     let pieces: Vec<String> = "aé€".bytes().map(|b| bytes.push(u32::from(b))).collect::<Result<_>>()?;
     assert_eq!(pieces, ["a", "", "é", "", "", "€"]);
+    // A prompt that ends within a character, one that ends with U+FFFD itself, and bytes that are no UTF-8.
+    let pieces = |prompt: &[u8], bytes: &[u8]| -> Result<Vec<String>> {
+        let tokens: Vec<u32> = prompt.iter().map(|&b| b.into()).collect();
+        let mut decoder = TextDecoder::after(&ByteTokenizer, &tokens, &[])?;
+        let mut pieces = bytes.iter().map(|&b| decoder.push(b.into())).collect::<Result<Vec<_>>>()?;
+        pieces.push(decoder.finish()?);
+        Ok(pieces)
+    };
+    assert_eq!(pieces(b"a\xE2\x82", b"\xACb")?, ["€", "b", ""]);
+    assert_eq!(pieces(b"a\xE2", b"\x82\xACb")?, ["", "€", "b", ""]);
+    assert_eq!(pieces("a\u{FFFD}".as_bytes(), b"b")?, ["b", ""]);
+    assert_eq!(pieces(b"a", b"\xE2b\xE2\x82")?, ["", "\u{FFFD}b", "", "", "\u{FFFD}"]);
     Ok(())
 }
 

@@ -15,9 +15,13 @@ use super::Generation;
 /// beginning of a stop string.
 pub struct TextDecoder<'t> {
     tokenizer: &'t dyn Tokenizer,
+    /// What comes next is decoded together with the tokens before it, back to the last but one place where all text was
+    /// handed out: a tokenizer may write a token differently where a text begins.
     tokens: Vec<u32>,
-    /// Bytes of the text that were handed out, the prompt's among them.
-    written: usize,
+    /// How many of them came before the last such place.
+    before: usize,
+    /// What was handed out of their text, the prompt's included.
+    shown: String,
     stops: Vec<String>,
     stopped: bool,
 }
@@ -34,8 +38,8 @@ impl<'t> TextDecoder<'t> {
     /// # Errors
     /// A token beyond the tokenizer's vocabulary.
     pub fn after(tokenizer: &'t dyn Tokenizer, prompt: &[u32], stops: &[String]) -> Result<Self> {
-        let written = tokenizer.decode(prompt)?.len();
-        Ok(TextDecoder { tokenizer, tokens: prompt.to_vec(), written, stops: stops.to_vec(), stopped: false })
+        let (tokens, before, shown) = (prompt.to_vec(), prompt.len(), tokenizer.decode(prompt)?);
+        Ok(TextDecoder { tokenizer, tokens, before, shown, stops: stops.to_vec(), stopped: false })
     }
 
     /// What a token adds to the text that is certain by now.
@@ -47,17 +51,31 @@ impl<'t> TextDecoder<'t> {
             return Ok(String::new());
         }
         self.tokens.push(token);
-        let text = self.tokenizer.decode(&self.tokens)?;
-        // A prompt may have ended within a character, which is whole only now.
-        let new = text.get(self.written..).unwrap_or_default();
+        let new = self.new_text()?;
         if let Some(end) = self.stops.iter().filter_map(|stop| new.find(stop.as_str())).min() {
             self.stopped = true;
             return Ok(new[..end].to_owned());
         }
         let whole = new.trim_end_matches(char::REPLACEMENT_CHARACTER).len();
-        let certain = whole.min(new.len() - self.held(new));
-        self.written += certain;
-        Ok(new[..certain].to_owned())
+        let certain = &new[..whole.min(new.len() - self.held(&new))];
+        self.shown += certain;
+        if certain.len() == new.len() && !self.shown.ends_with(char::REPLACEMENT_CHARACTER) {
+            self.tokens.drain(..self.before);
+            self.before = self.tokens.len();
+            self.shown = self.tokenizer.decode(&self.tokens)?;
+        }
+        Ok(certain.to_owned())
+    }
+
+    /// What was not handed out yet.
+    fn new_text(&mut self) -> Result<String> {
+        let text = self.tokenizer.decode(&self.tokens)?;
+        if !text.starts_with(&self.shown) {
+            // The prompt ended within a character, which is another now.
+            let whole = self.shown.trim_end_matches(char::REPLACEMENT_CHARACTER).len();
+            self.shown.truncate(whole);
+        }
+        Ok(text.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned())
     }
 
     /// Bytes at the end of `new` that a stop string may begin with.
@@ -78,7 +96,7 @@ impl<'t> TextDecoder<'t> {
             return Ok(String::new());
         }
         self.stopped = true;
-        Ok(self.tokenizer.decode(&self.tokens)?.get(self.written..).unwrap_or_default().to_owned())
+        self.new_text()
     }
 
     /// Whether the text has ended.

@@ -29,7 +29,7 @@ pub(super) fn written(bytes: &[u8]) -> String {
 }
 
 /// The metadata of a file with these tensors, which are given by rising name.
-pub(super) fn of_tensors<'t>(tensors: impl Iterator<Item = (&'t str, &'t [u8])>) -> HashMap<String, String> {
+pub(super) fn of_tensors(tensors: &mut dyn Iterator<Item = (&str, &[u8])>) -> HashMap<String, String> {
     let lines: Vec<String> = tensors.map(|(name, bytes)| format!("{} {name}", written(bytes))).collect();
     HashMap::from([(ENTRY.to_owned(), lines.join("\n"))])
 }

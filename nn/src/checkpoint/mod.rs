@@ -6,17 +6,21 @@
 
 mod checksum;
 mod kept;
+mod mapped;
 mod resume;
+mod shards;
 
 pub use checksum::checksum;
 pub use kept::Checkpoints;
+pub use mapped::Mapped;
 pub use resume::{Generators, OPTIMIZER_FILE, TRAINING_FILE, Training, resume, verify};
+pub use shards::{INDEX_FILE, Shards};
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, View};
 use tapeflow_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
@@ -69,41 +73,52 @@ fn fill<M: Module + ?Sized>(module: &M, folder: &Path, files: &[(&str, &[u8])]) 
 /// [`Error::SamePath`] if two have one name, [`Error::File`] if the file cannot be written, or the error of a pending
 /// computation.
 pub fn save_tensors(tensors: &[(String, Tensor)], path: impl AsRef<Path>) -> Result<()> {
-    let path = path.as_ref();
+    write_tensors(tensors, path.as_ref(), checksum::of_tensors)
+}
+
+/// As [`save_tensors`], for other programs: with metadata of one's own, such as the `format` that transformers asks
+/// for, in place of checksums.
+///
+/// # Errors
+/// As [`save_tensors`].
+pub fn export_tensors(
+    tensors: &[(String, Tensor)],
+    path: impl AsRef<Path>,
+    metadata: &HashMap<String, String>,
+) -> Result<()> {
+    write_tensors(tensors, path.as_ref(), |_| metadata.clone())
+}
+
+fn write_tensors(
+    tensors: &[(String, Tensor)],
+    path: &Path,
+    metadata: impl FnOnce(&mut dyn Iterator<Item = (&str, &[u8])>) -> HashMap<String, String>,
+) -> Result<()> {
     let mut stored = BTreeMap::new();
     for (name, tensor) in tensors {
         if stored.insert(name.as_str(), Stored::read(tensor)?).is_some() {
             return Err(Error::SamePath { path: name.clone() });
         }
     }
-    let checksums = checksum::of_tensors(stored.iter().map(|(name, tensor)| (*name, &tensor.bytes[..])));
-    let bytes = safetensors::serialize(stored, Some(checksums)).map_err(|e| Error::malformed(path, e))?;
+    let metadata = metadata(&mut stored.iter().map(|(name, tensor)| (*name, &tensor.bytes[..])));
+    let bytes = safetensors::serialize(stored, Some(metadata)).map_err(|e| Error::malformed(path, e))?;
     write_atomically(path, &bytes)
 }
 
 /// Reads all tensors of a safetensors file, by rising name.
 ///
-/// Files written here hold a checksum of each tensor, which is looked at; files of others need none.
+/// Files written here hold a checksum of each tensor, which is looked at; files of others need none. The file is
+/// [`Mapped`], so that what is read is in memory once.
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be read, [`Error::Malformed`] if it is no such file, holds a dtype that is not
 /// supported, or a tensor is damaged, which is named.
 pub fn load_tensors(path: impl AsRef<Path>) -> Result<Vec<(String, Tensor)>> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
-    let broken = |e| Error::malformed(path, format!("not a whole safetensors file: {e}"));
-    let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
-    let tensors = file.iter().map(|(name, view)| (name, view.data()));
-    checksum::check_tensors(header.metadata().as_ref(), tensors).map_err(|why| Error::malformed(path, why))?;
-    let mut tensors = Vec::with_capacity(file.len());
-    for (name, view) in file.iter() {
-        let tensor = restored(view.dtype(), view.shape(), view.data())
-            .ok_or_else(|| Error::malformed(path, format!("`{name}` has dtype {:?}, unsupported", view.dtype())))?;
-        tensors.push((name.to_owned(), tensor));
-    }
-    tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(tensors)
+    let file = Mapped::open(path)?;
+    let bytes = file.names().map(|name| (name, file.bytes(name).unwrap_or_default()));
+    checksum::check_tensors(file.metadata(), bytes).map_err(|why| Error::malformed(path, why))?;
+    file.names().map(|name| Ok((name.to_owned(), file.tensor(name)?))).collect()
 }
 
 /// Sets `leaves` from `tensors` by name, after all of them were found to fit.

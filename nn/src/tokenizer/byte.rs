@@ -1,6 +1,6 @@
 //! One token per byte of UTF-8: no vocabulary to build, nothing unknown.
 
-use super::{Description, Tokenizer};
+use super::Tokenizer;
 use crate::error::{Error, Result};
 
 /// Tokens are the bytes of the text, so the vocabulary has 256 and every text can be encoded.
@@ -38,8 +38,8 @@ impl Tokenizer for ByteTokenizer {
         256
     }
 
-    fn description(&self) -> Description {
-        Description::Byte
+    fn to_json(&self) -> String {
+        r#"{"type": "byte"}"#.to_owned()
     }
 }
 

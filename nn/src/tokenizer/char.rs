@@ -1,6 +1,6 @@
 //! One token per character, numbered in the order of the characters.
 
-use super::{Description, Tokenizer};
+use super::Tokenizer;
 use crate::error::{Error, Result};
 
 /// Tokens are the distinct characters of a text, sorted.
@@ -54,18 +54,6 @@ impl CharTokenizer {
         let rest = if runs.len() > 40 { ", …" } else { "" };
         format!("{} characters: {}{rest}", self.characters.len(), shown.join(" "))
     }
-
-    fn unknown(&self, text: &str, position: usize, character: char) -> Error {
-        let (mut line, mut column) = (1, 1);
-        for c in text.chars().take(position) {
-            if c == '\n' {
-                (line, column) = (line + 1, 1);
-            } else {
-                column += 1;
-            }
-        }
-        Error::UnknownCharacter { character, position, line, column, known: self.known() }
-    }
 }
 
 impl Tokenizer for CharTokenizer {
@@ -74,7 +62,7 @@ impl Tokenizer for CharTokenizer {
             .enumerate()
             .map(|(position, c)| match self.characters.binary_search(&c) {
                 Ok(token) => Ok(token as u32),
-                Err(_) => Err(self.unknown(text, position, c)),
+                Err(_) => Err(Error::unknown_character(text, position, c, self.known())),
             })
             .collect()
     }
@@ -97,8 +85,9 @@ impl Tokenizer for CharTokenizer {
         self.characters.len()
     }
 
-    fn description(&self) -> Description {
-        Description::Char { characters: self.characters.iter().collect() }
+    fn to_json(&self) -> String {
+        let characters: String = self.characters.iter().collect();
+        format!("{:#}", serde_json::json!({ "type": "char", "characters": characters }))
     }
 }
 
