@@ -1,10 +1,11 @@
 //! A model as a folder: tensors, sizes, tokenizer, and how its run goes on; and back, with everything checked that can
-//! be damaged.
+//! be damaged. Models of others come in the Hugging Face layout.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tapeflow::checkpoint::{CONFIG_FILE, Checkpoints, MODEL_FILE, TOKENIZER_FILE, TRAINING_FILE, verify};
+use tapeflow::models::pretrained::is_pretrained;
 use tapeflow::models::{Gpt, GptConfig};
 use tapeflow::tokenizer::{self, Tokenizer};
 use tapeflow::{Error, Generator, ModuleExt, Result as NnResult};
@@ -39,6 +40,9 @@ pub struct RunState {
     pub train_loss: Option<f64>,
     /// The validation loss that the next step's record will show.
     pub val_loss: Option<f64>,
+    /// Whether the model came in the Hugging Face layout, and is to be left in it.
+    #[serde(default)]
+    pub pretrained: bool,
 }
 
 /// The files beside the tensors.
@@ -60,6 +64,13 @@ pub struct Stopped {
     pub state: RunState,
 }
 
+impl Stopped {
+    /// What the run's text is read with.
+    pub fn tokenizer(&self) -> NnResult<Box<dyn Tokenizer>> {
+        tokenizer::load(&self.checkpoint.join(TOKENIZER_FILE))
+    }
+}
+
 /// Finds what to continue in a run's folder, or a checkpoint's.
 pub fn stopped(folder: &Path) -> Result<Stopped, Failure> {
     let own = folder.join(TRAINING_FILE).is_file();
@@ -77,9 +88,27 @@ pub fn stopped(folder: &Path) -> Result<Stopped, Failure> {
     Ok(Stopped { checkpoint, run: (!own).then(|| folder.to_path_buf()), state })
 }
 
-/// Reads a checkpoint folder, or the one in a run's folder.
-pub fn load(folder: &Path) -> Result<(Gpt, Box<dyn Tokenizer>), Failure> {
+/// A model that was read.
+pub struct Loaded {
+    pub model: Gpt,
+    pub tokenizer: Box<dyn Tokenizer>,
+    /// Whether it came in the Hugging Face layout.
+    pub pretrained: bool,
+}
+
+/// Reads a checkpoint folder, the one in a run's folder, or a pretrained model's.
+pub fn load(folder: &Path) -> Result<Loaded, Failure> {
     let folder = find(folder)?;
+    if is_pretrained(&folder) {
+        // The tokenizer first: it is small, and may not be readable in this build.
+        let tokenizer = tokenizer::load(&folder.join(TOKENIZER_FILE))?;
+        let (known, wanted) = (tokenizer.vocab_size(), GptConfig::from_pretrained(&folder)?.vocab_size);
+        if known > wanted {
+            let reason = format!("it has tokens up to {known}, and the model of {CONFIG_FILE} knows {wanted}");
+            return Err(Error::malformed(&folder.join(TOKENIZER_FILE), reason).into());
+        }
+        return Ok(Loaded { model: Gpt::from_pretrained(&folder)?, tokenizer, pretrained: true });
+    }
     let (config_file, model_file) = (folder.join(CONFIG_FILE), folder.join(MODEL_FILE));
     let json = std::fs::read(&config_file).map_err(Error::file("read", &config_file))?;
     let config: GptConfig = serde_json::from_slice(&json).map_err(|e| Error::malformed(&config_file, e))?;
@@ -99,7 +128,7 @@ pub fn load(folder: &Path) -> Result<(Gpt, Box<dyn Tokenizer>), Failure> {
     }
     let model = Gpt::new(&config, &Generator::new(0))?;
     model.load(&model_file)?;
-    Ok((model, tokenizer))
+    Ok(Loaded { model, tokenizer, pretrained: false })
 }
 
 fn find(folder: &Path) -> Result<PathBuf, Failure> {

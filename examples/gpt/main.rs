@@ -1,4 +1,4 @@
-//! Trains a character-level GPT, or samples from one that was trained.
+//! Trains a character-level GPT, samples from one that was trained, or fine-tunes a GPT-2.
 //!
 //! `cargo run --release --example gpt` needs nothing else: it has a text of its own, and leaves a checkpoint, the
 //! metrics of every step and a chart of the losses in `runs/gpt`. `--help` lists what can be changed.
@@ -33,7 +33,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         set_threads(threads).map_err(|e| Failure::Run(format!("{threads} threads could not be started: {e}")))?;
     }
     options.device.scope(|| match &options.load {
-        Some(folder) => sample::from_checkpoint(folder, options),
-        None => train::train(options),
+        Some(folder) if options.data.is_none() => sample::from_checkpoint(folder, options),
+        _ => train::train(options),
     })
 }

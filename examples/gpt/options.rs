@@ -68,12 +68,13 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub resume: Option<PathBuf>,
 
-    /// Sample from this run's folder, or its checkpoint folder, instead of training
-    #[arg(long, value_name = "DIR", requires = "generate", help_heading = SAMPLING)]
+    /// Begin with the model in this folder: a run's, a checkpoint's, or a GPT-2's in the Hugging Face layout. Without
+    /// --data it is sampled from; with --data it is trained further, with its own tokenizer
+    #[arg(long, value_name = "DIR")]
     pub load: Option<PathBuf>,
 
-    /// Text to continue, with --load; given several times, all are continued at once
-    #[arg(long, value_name = "PROMPT", requires = "load", help_heading = SAMPLING)]
+    /// Text to continue, with --load; given several times, all are continued at once [default: where a text begins]
+    #[arg(long, visible_alias = "prompt", value_name = "PROMPT", requires = "load", help_heading = SAMPLING)]
     pub generate: Vec<String>,
 
     /// 1 draws as the model predicts, less prefers the likely, 0 always takes the likeliest
@@ -121,11 +122,16 @@ impl Options {
         });
         let matches = command.try_get_matches_from_mut(words)?;
         let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-        for (mode, others, what) in [
-            ("load", &WITH_LOAD[..], "samples from a finished run"),
-            ("resume", &WITH_RESUME, "continues a run with the settings it began with"),
+        let trains = given("data");
+        for (mode, others, is_allowed, what) in [
+            ("load", &WITH_LOAD[..], true, "samples from a model, unless there is --data"),
+            ("load", &NOT_IN_FINE_TUNING, false, "with --data trains a model further"),
+            ("resume", &WITH_RESUME, true, "continues a run with the settings it began with"),
         ] {
-            let idle = |id: &&str| given(id) && given(mode) && !others.contains(id);
+            if mode == "load" && trains == is_allowed {
+                continue;
+            }
+            let idle = |id: &&str| *id != mode && given(id) && given(mode) && others.contains(id) != is_allowed;
             let flag =
                 command.get_arguments().map(|arg| arg.get_id().as_str()).find(idle).map(|id| id.replace('_', "-"));
             if let Some(flag) = flag {
@@ -141,6 +147,8 @@ impl Options {
 const NAMES: [&str; 6] = ["data", "config", "device", "out", "load", "resume"];
 /// The flags that do not change what is computed.
 const WITH_RESUME: [&str; 8] = ["resume", "data", "threads", "device", "out", "save_every", "keep", "tokens"];
+/// The flags that make no sense when a loaded model is trained: it has its sizes.
+const NOT_IN_FINE_TUNING: [&str; 8] = ["config", "resume", "generate", "stop", "n_layer", "n_head", "n_embd", "bias"];
 /// The flags that say how to sample.
 const WITH_LOAD: [&str; 12] = [
     "precision",
@@ -171,7 +179,7 @@ pub struct Changes {
     /// Blocks in a batch
     #[arg(long, value_name = "N", value_parser = count)]
     pub batch_size: Option<usize>,
-    /// Longest context, in tokens
+    /// Longest context, in tokens; with --load: how much of it a block of training has
     #[arg(long, value_name = "TOKENS", value_parser = count)]
     pub block_size: Option<usize>,
     /// Transformer blocks
@@ -223,19 +231,19 @@ fn some_precision<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Pr
 }
 
 const PRESETS: &str = "\
-Presets:                 (none)   tiny    cpu     baby    gpt2
-  steps                  3000     500     2000    5000    600000
-  batch-size             8        12      12      64      12
-  block-size             128      32      64      256     1024
-  n-layer n-head n-embd  4 4 128  2 2 32  4 4 128 6 6 384 12 12 768
-  dropout                0        0       0       0.2     0
-  bias                   false    false   false   false   true
-  learning-rate          2e-3     3e-3    1e-3    1e-3    6e-4
-  warmup-steps           100      20      100     100     2000
-  beta2                  0.99     0.99    0.99    0.99    0.95
+Presets:                 (none)   tiny    cpu     baby    gpt2       --load DIR
+  steps                  3000     500     2000    5000    600000     200
+  batch-size             8        12      12      64      12         4
+  block-size             128      32      64      256     1024       256 at most
+  n-layer n-head n-embd  4 4 128  2 2 32  4 4 128 6 6 384 12 12 768  the model's
+  dropout                0        0       0       0.2     0          the model's
+  bias                   false    false   false   false   true       the model's
+  learning-rate          2e-3     3e-3    1e-3    1e-3    6e-4       5e-5
+  warmup-steps           100      20      100     100     2000       20
+  beta2                  0.99     0.99    0.99    0.99    0.95       0.99
   all: weight-decay 0.1, beta1 0.9, grad-clip 1, precision f32
 
-Losses are mean cross entropies in nats per token, which here is a character.";
+Losses are mean cross entropies in nats per token, which is a character unless a loaded model has other tokens.";
 
 /// How much of the validation split is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -335,7 +343,9 @@ mod tests {
             &["--top-p", "0"],
             &["--repetition-penalty", "-1"],
             &["--load", "runs/gpt", "--generate", "Once", "--stop", ""],
-            &["--load", "runs/gpt"],
+            &["--load", "runs/gpt", "--steps", "3"],
+            &["--load", "runs/gpt", "--data", "text", "--n-layer", "3"],
+            &["--load", "runs/gpt", "--data", "text", "--config", "tiny"],
             &["--load", "runs/gpt", "--generate", "Once", "--n-layer", "3"],
             &["--load", "runs/gpt", "--generate", "Once", "--data", "text"],
         ] {
@@ -343,6 +353,9 @@ mod tests {
         }
         let fine = ["gpt", "--load", "runs/gpt", "--generate", "Once", "--temperature", "0"];
         assert!(Options::read(fine).is_ok());
+        let tuned = ["gpt", "--load", "runs/gpt", "--data", "text", "--steps", "9", "--dropout", "0", "--seed", "3"];
+        assert!(Options::read(tuned).is_ok());
+        assert_eq!(Options::read(["gpt", "--load", "x", "--prompt", "b"]).unwrap().generate, ["b"]);
         let several = ["gpt", "--load", "x", "--generate", "-a", "--generate", "b", "--stop", ".", "--top-p", "0.5"];
         assert_eq!(Options::read(several).unwrap().generate, ["-a", "b"]);
     }

@@ -16,8 +16,11 @@ use crate::options::Changes;
 pub struct Recipe {
     /// What the user knows it by.
     pub name: String,
-    /// The model; the size of the vocabulary is the text's.
+    /// The model; a vocabulary of 0 is the text's.
     pub sizes: GptConfig,
+    /// Tokens of a block in training, where that is not the model's context.
+    #[serde(default)]
+    pub block_size: Option<usize>,
     pub steps: usize,
     pub batch_size: usize,
     pub learning_rate: f64,
@@ -63,6 +66,37 @@ impl Recipe {
         Recipe { name: config.to_owned(), ..base }.changed(&file).changed(flags).checked()
     }
 
+    /// How a model that is there is trained further, with the changes that flags make: in small steps, on blocks that a
+    /// CPU can do.
+    pub fn fine_tuning(sizes: &GptConfig, flags: &Changes) -> Result<Recipe, Failure> {
+        let learning_rate = 5e-5;
+        let recipe = Recipe {
+            name: "fine-tuning".to_owned(),
+            sizes: sizes.clone(),
+            block_size: Some(sizes.block_size.min(256)),
+            steps: 200,
+            batch_size: 4,
+            learning_rate,
+            min_lr: learning_rate / 10.0,
+            warmup_steps: 20,
+            weight_decay: 0.1,
+            betas: (0.9, 0.99),
+            grad_clip: 1.0,
+        };
+        let recipe = recipe.changed(flags).checked()?;
+        let (block, context) = (recipe.block(), recipe.sizes.block_size);
+        if block > context {
+            let why = format!("block-size is {block}; it must be at most {context}, the context of the loaded model");
+            return Err(Failure::Usage(why));
+        }
+        Ok(recipe)
+    }
+
+    /// Tokens of a block in training.
+    pub fn block(&self) -> usize {
+        self.block_size.unwrap_or(self.sizes.block_size)
+    }
+
     /// The learning rate of each step.
     pub fn schedule(&self) -> WarmupCosine {
         WarmupCosine {
@@ -78,7 +112,7 @@ impl Recipe {
             *value = change.unwrap_or(*value);
         }
         let sizes = &mut self.sizes;
-        set(&mut sizes.block_size, changes.block_size);
+        set(self.block_size.as_mut().unwrap_or(&mut sizes.block_size), changes.block_size);
         set(&mut sizes.n_layer, changes.n_layer);
         set(&mut sizes.n_head, changes.n_head);
         set(&mut sizes.n_embd, changes.n_embd);
@@ -107,7 +141,7 @@ impl Recipe {
         // (name, value, whether it will do, what would)
         let counts = [("steps", r.steps), ("batch-size", r.batch_size)];
         let sizes = [
-            ("block-size", r.sizes.block_size),
+            ("block-size", r.block()),
             ("n-layer", r.sizes.n_layer),
             ("n-head", r.sizes.n_head),
             ("n-embd", r.sizes.n_embd),
@@ -171,6 +205,7 @@ fn preset(name: &str) -> Result<Recipe, Failure> {
     Ok(Recipe {
         name: name.to_owned(),
         sizes,
+        block_size: None,
         steps,
         batch_size,
         learning_rate,
@@ -216,6 +251,19 @@ mod tests {
         let slow = Changes { steps: Some(40), warmup_steps: Some(30), min_lr: Some(0.0), ..Changes::default() };
         let slow = Recipe::new(Some("baby"), &slow).unwrap();
         assert_eq!((slow.warmup_steps, slow.min_lr, slow.sizes.dropout), (30, 0.0, 0.2));
+    }
+
+    #[test]
+    fn fine_tuning_keeps_the_model_and_its_context() {
+        let sizes = GptConfig { dropout: 0.1, ..GptConfig::preset("gpt2", 50257).unwrap() };
+        let plain = Recipe::fine_tuning(&sizes, &Changes::default()).unwrap();
+        assert_eq!((&plain.sizes, plain.block(), plain.learning_rate), (&sizes, 256, 5e-5));
+        let flags = Changes { block_size: Some(1024), dropout: Some(0.0), ..Changes::default() };
+        let changed = Recipe::fine_tuning(&sizes, &flags).unwrap();
+        assert_eq!((changed.sizes.dropout, changed.sizes.block_size, changed.block()), (0.0, 1024, 1024));
+        let flags = Changes { block_size: Some(1025), ..Changes::default() };
+        let said = Recipe::fine_tuning(&sizes, &flags).unwrap_err();
+        assert!(matches!(said, Failure::Usage(said) if said.contains("at most 1024, the context of the loaded model")));
     }
 
     #[test]

@@ -7,14 +7,15 @@ use tapeflow::models::{GenerateOptions, Gpt};
 use tapeflow::tokenizer::Tokenizer;
 use tapeflow::{ModuleExt, Result as NnResult};
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Loaded};
 use crate::failure::Failure;
 use crate::options::Options;
-use crate::text::Text;
+use crate::text::{Text, beginning};
 
 /// A sample of the model as it is now, as it is shown; the same draws at each call.
 pub fn show(model: &Gpt, text: &Text, options: &Options, count: usize, title: &str) -> NnResult<String> {
-    let tokens = model.generate(&[text.beginning], &how(options, count))?.collect::<NnResult<Vec<u32>>>()?;
+    let how = how(options, count, text.tokenizer.as_ref());
+    let tokens = model.generate(&[text.beginning], &how)?.collect::<NnResult<Vec<u32>>>()?;
     let sample = text.tokenizer.decode(&tokens)?;
     let rest = "─".repeat(76usize.saturating_sub(title.chars().count()));
     Ok(format!("\n── {title} {rest}\n{}\n{}\n", sample.trim_matches('\n'), "─".repeat(80)))
@@ -22,17 +23,25 @@ pub fn show(model: &Gpt, text: &Text, options: &Options, count: usize, title: &s
 
 /// Continues the prompts, on stdout.
 pub fn from_checkpoint(folder: &Path, options: &Options) -> Result<(), Failure> {
-    let (model, tokenizer) = checkpoint::load(folder)?;
+    let Loaded { model, tokenizer, .. } = checkpoint::load(folder)?;
     if let Some(precision) = options.changes.precision {
         model.to(precision.dtype())?;
     }
-    let prompts = &options.generate;
-    if prompts.iter().any(String::is_empty) {
+    if options.generate.iter().any(String::is_empty) {
         return Err(Failure::Usage("the prompt is empty: --generate needs at least one character to continue".into()));
     }
-    let how = GenerateOptions { stop: options.stop.clone(), ..how(options, options.tokens) };
-    let mut generation = model.generate_text(prompts, tokenizer.as_ref(), &how)?;
-    let mut page = Page { out: std::io::stdout().lock(), texts: prompts.clone(), row: 0, written: 0 };
+    // Without a prompt a text begins, and what it begins after is not shown.
+    let (prompts, texts) = match (&options.generate[..], beginning(tokenizer.as_ref())) {
+        ([], Some(token)) => (vec![tokenizer.decode(&[token])?], vec![String::new()]),
+        ([], None) => {
+            let why = "the model knows neither an end of texts nor of lines: --generate must say what to continue";
+            return Err(Failure::Usage(why.into()));
+        }
+        (prompts, _) => (prompts.to_vec(), prompts.to_vec()),
+    };
+    let how = GenerateOptions { stop: options.stop.clone(), ..how(options, options.tokens, tokenizer.as_ref()) };
+    let mut generation = model.generate_text(&prompts, tokenizer.as_ref(), &how)?;
+    let mut page = Page { out: std::io::stdout().lock(), texts, row: 0, written: 0 };
     let mut wanted = page.show(|row| generation.has_ended(row))?;
     while wanted && let Some(round) = generation.next() {
         page.texts.iter_mut().zip(round?).for_each(|(text, piece)| *text += &piece);
@@ -79,13 +88,14 @@ impl<W: Write> Page<W> {
     }
 }
 
-fn how(options: &Options, max_tokens: usize) -> GenerateOptions {
+fn how(options: &Options, max_tokens: usize, tokenizer: &dyn Tokenizer) -> GenerateOptions {
     GenerateOptions {
         temperature: options.temperature,
         top_k: options.top_k,
         top_p: options.top_p,
         repetition_penalty: options.repetition_penalty,
         seed: options.seed,
+        stop_tokens: tokenizer.end_of_text().into_iter().collect(),
         ..GenerateOptions::new(max_tokens)
     }
 }

@@ -13,7 +13,7 @@ use tapeflow::{
     AdamW, Generator, LossScaler, ModuleExt, Optimizer, Precision, Result as NnResult, Step, Trainer, pool,
 };
 
-use crate::checkpoint::{self, RunState, Stopped};
+use crate::checkpoint::{self, Loaded, RunState, Stopped};
 use crate::evaluate;
 use crate::failure::Failure;
 use crate::options::{Eval, Options};
@@ -25,14 +25,28 @@ use crate::text::Text;
 /// Trains as the options say. Everything that can be wrong with them is found before the run's folder is made.
 pub fn train(options: &Options) -> Result<(), Failure> {
     let stopped = options.resume.as_deref().map(checkpoint::stopped).transpose()?;
-    let (options, recipe) = match &stopped {
-        Some(Stopped { state, .. }) => (&as_begun(options, state), state.recipe.clone()),
-        None => (options, Recipe::new(options.config.as_deref(), &options.changes)?),
+    let loaded = options.load.as_deref().map(checkpoint::load).transpose()?;
+    let (options, recipe) = match (&stopped, &loaded) {
+        (Some(Stopped { state, .. }), _) => (&as_begun(options, state), state.recipe.clone()),
+        (None, Some(Loaded { model, .. })) => (options, Recipe::fine_tuning(model.config(), &options.changes)?),
+        (None, None) => (options, Recipe::new(options.config.as_deref(), &options.changes)?),
     };
-    let text = Text::read(options.data.as_deref(), recipe.sizes.block_size)?;
-    let sizes = GptConfig { vocab_size: vocab_size(&text), ..recipe.sizes.clone() };
     let generator = Generator::new(options.seed);
-    let model = Gpt::new(&sizes, &generator)?;
+    let (model, tokenizer, pretrained) = match (loaded, &stopped) {
+        (Some(Loaded { model, tokenizer, pretrained }), _) => {
+            (Some(model.dropout(recipe.sizes.dropout, &generator)), Some(tokenizer), pretrained)
+        }
+        (None, Some(stopped)) => (None, Some(stopped.tokenizer()?), stopped.state.pretrained),
+        (None, None) => (None, None, false),
+    };
+    let text = Text::read(options.data.as_deref(), recipe.block(), tokenizer)?;
+    let model = match (model, recipe.sizes.vocab_size) {
+        (Some(model), _) => model,
+        (None, 0) => {
+            Gpt::new(&GptConfig { vocab_size: text.tokenizer.vocab_size(), ..recipe.sizes.clone() }, &generator)?
+        }
+        (None, _) => Gpt::new(&recipe.sizes, &generator)?,
+    };
     let mut optimizer = optimizer(&model, &recipe);
     let mut state = State::new();
     if let Some(stopped) = &stopped {
@@ -46,7 +60,7 @@ pub fn train(options: &Options) -> Result<(), Failure> {
         None => RunFolder::create(&options.out, options.keep)?,
     };
     let (recipe, text, model, generator) = (&recipe, &text, &model, &generator);
-    let mut run = Run { options, recipe, text, model, generator, folder, progress: None, state };
+    let mut run = Run { options, recipe, text, model, generator, pretrained, folder, progress: None, state };
     run.introduce();
     // Evaluations and samples too: they show the model as it is trained.
     let outcome = recipe
@@ -91,6 +105,9 @@ fn resumed(
     Ok(resume(path, model, optimizer, &[(GENERATOR, generator)])? as usize)
 }
 
+/// The folder for a fine-tuned model in the Hugging Face layout.
+const PRETRAINED: &str = "pretrained";
+
 /// The name of the generator in checkpoints.
 const GENERATOR: &str = "model";
 
@@ -101,6 +118,8 @@ struct Run<'a> {
     model: &'a Gpt,
     /// Of the initial weights and of dropout.
     generator: &'a Generator,
+    /// Whether the model came in the Hugging Face layout.
+    pretrained: bool,
     folder: RunFolder,
     /// From the first step on.
     progress: Option<Progress>,
@@ -136,9 +155,10 @@ impl Run<'_> {
         let (text, recipe, sizes) = (self.text, self.recipe, self.model.config());
         let count = |split| text.dataset.split(split).len();
         println!(
-            "text      {}: {} characters for training, {} for validation, {} different ones",
+            "text      {}: {} {} for training, {} for validation, {} different ones",
             text.name,
             count(Split::Train),
+            text.unit,
             count(Split::Validation),
             sizes.vocab_size
         );
@@ -180,7 +200,7 @@ impl Run<'_> {
         }
 
         let (data, seed, device) = (self.text.dataset.clone(), options.seed, options.device);
-        let (batch, block) = (recipe.batch_size, recipe.sizes.block_size);
+        let (batch, block) = (recipe.batch_size, recipe.block());
         let batches = Loader::new(steps.clone(), move |step| {
             device.scope(|| data.random_blocks(Split::Train, batch, block, seed, step))
         });
@@ -205,7 +225,7 @@ impl Run<'_> {
         let loss = f64::from(step.loss.item::<f32>()?);
         let seconds = self.state.since.elapsed().as_secs_f64();
         self.state.seconds += seconds;
-        let tokens = (self.recipe.batch_size * self.recipe.sizes.block_size) as f64;
+        let tokens = (self.recipe.batch_size * self.recipe.block()) as f64;
         self.folder.record(&Record {
             step: step.step,
             train_loss: Some(loss),
@@ -259,8 +279,9 @@ impl Run<'_> {
             eval_interval: self.options.eval_interval,
             train_loss: self.state.train_loss,
             val_loss: self.state.val_loss.filter(|_| self.is_evaluated(self.state.done)),
+            pretrained: self.pretrained,
         };
-        let files = checkpoint::files(self.model, &self.text.tokenizer, &state)?;
+        let files = checkpoint::files(self.model, self.text.tokenizer.as_ref(), &state)?;
         let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
         let step = self.state.done as u64;
         let training = Training { model: self.model, optimizer, generators: &[(GENERATOR, self.generator)], step };
@@ -299,10 +320,14 @@ impl Run<'_> {
         let val_loss = self.state.val_loss.take();
         let mut last = Record { val_loss, ..Record::new(self.state.done as u64) };
         let full = match self.options.eval {
-            Eval::Full if !stopped => Some(evaluate::on_whole_split(self.model, &self.text.dataset)?),
+            Eval::Full if !stopped => Some(evaluate::on_whole_split(self.model, &self.text.dataset, self.recipe)?),
             _ => None,
         };
         last.extra.extend(full.map(|loss| ("val_loss_full".to_owned(), loss)));
+        if self.pretrained {
+            let folder = self.folder.path().join(PRETRAINED);
+            self.model.save_pretrained(folder, Some(self.text.tokenizer.as_ref()))?;
+        }
         self.folder.record(&last)?;
         self.folder.draw(&format!("{}, config {}", self.text.name, self.recipe.name))?;
         // What is printed from here on is below the bar.
@@ -324,20 +349,18 @@ impl Run<'_> {
             println!("validation loss {loss:.4} (whole split)");
         }
         let taken = done - self.state.first;
-        let tokens = (self.recipe.batch_size * self.recipe.sizes.block_size * taken) as f64;
+        let tokens = (self.recipe.batch_size * self.recipe.block() * taken) as f64;
         if taken > 0 {
             println!("{:.1} s in steps, {:.0} tokens/s", self.state.seconds, tokens / self.state.seconds);
         }
         let path = self.folder.path().display();
         println!("written to {path}: checkpoint, metrics.jsonl, loss.svg");
+        if self.pretrained {
+            println!("{path}/{PRETRAINED} has the model in the layout it came in, as transformers reads it");
+        }
         println!("more of it: cargo run --release --example gpt -- --load {path} --generate \"...\"");
         Ok(())
     }
-}
-
-fn vocab_size(text: &Text) -> usize {
-    use tapeflow::tokenizer::Tokenizer;
-    text.tokenizer.vocab_size()
 }
 
 /// Set when the run is to end after its present step.

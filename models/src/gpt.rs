@@ -140,6 +140,20 @@ impl Gpt {
         Ok(model)
     }
 
+    /// With another rate of dropout, 0 ≤ p < 1, drawn from a generator: for training that goes on from a model that was
+    /// read.
+    pub fn dropout(mut self, p: f64, generator: &Generator) -> Self {
+        self.config.dropout = p;
+        let inner = self.h.iter_mut().flat_map(|block| {
+            let Block { attn, mlp, .. } = block;
+            [&mut attn.attn_dropout, &mut attn.resid_dropout, &mut mlp.dropout]
+        });
+        for dropout in inner.chain([&mut self.drop]) {
+            *dropout = Dropout::new(p).generator(generator);
+        }
+        self
+    }
+
     /// The sizes it was built with.
     pub fn config(&self) -> &GptConfig {
         &self.config

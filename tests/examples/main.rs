@@ -3,6 +3,8 @@
 mod cnn;
 mod devices;
 mod gpt;
+#[cfg(feature = "tokenizers")]
+mod pretrained;
 mod resume;
 
 use std::path::{Path, PathBuf};
@@ -21,20 +23,10 @@ fn example(name: &str) -> Command {
             other => other,
         };
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args([
-            "build",
-            "--quiet",
-            "--example",
-            "xor",
-            "--example",
-            "gpt",
-            "--example",
-            "cnn",
-            "--profile",
-            profile,
-            "--target-dir",
-        ]);
-        cargo.arg(profile_folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        // With the whole workspace's features, as the checks build it: nothing is compiled a second time there.
+        cargo.args(["build", "--quiet", "--workspace", "--profile", profile]);
+        cargo.args(["xor", "gpt", "cnn"].iter().flat_map(|name| ["--example", *name]));
+        cargo.arg("--target-dir").arg(profile_folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
         assert!(cargo.status().unwrap().success(), "the examples do not build");
         profile_folder.join("examples")
     });

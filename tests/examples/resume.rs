@@ -21,7 +21,7 @@ const RESUMED: [&str; 14] = [
 ];
 
 /// The files of the newest checkpoint of a run.
-fn checkpoint_files(run: &Path) -> Vec<(String, Vec<u8>)> {
+pub fn checkpoint_files(run: &Path) -> Vec<(String, Vec<u8>)> {
     let newest = tapeflow::checkpoint::Checkpoints::new(run.join("checkpoints"), 1).newest().unwrap().unwrap().1;
     let entries = std::fs::read_dir(newest).unwrap().map(|entry| entry.unwrap());
     let mut files: Vec<_> =
@@ -31,7 +31,7 @@ fn checkpoint_files(run: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 /// The metrics but for what depends on the clock.
-fn records(folder: &Folder, run: &str) -> Vec<serde_json::Value> {
+pub fn records(folder: &Folder, run: &str) -> Vec<serde_json::Value> {
     let metrics = folder.read(&format!("{run}/metrics.jsonl"));
     let without_clock = |line: &str| {
         let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
