@@ -81,11 +81,23 @@ pub fn stopped(folder: &Path) -> Result<Stopped, Failure> {
             folder.display()
         )));
     };
-    verify(&checkpoint)?;
+    verify(&checkpoint).map_err(|e| match whole_before(folder, &checkpoint) {
+        Some(older) => Failure::Run(format!(
+            "{e}\nan older checkpoint is whole: --resume {} continues from it, in a new run's folder",
+            older.display()
+        )),
+        None => e.into(),
+    })?;
     let path = checkpoint.join(RUN_FILE);
     let json = std::fs::read(&path).map_err(Error::file("read", &path))?;
     let state: RunState = serde_json::from_slice(&json).map_err(|e| Error::malformed(&path, e))?;
     Ok(Stopped { checkpoint, run: (!own).then(|| folder.to_path_buf()), state })
+}
+
+/// The newest checkpoint of a run, besides one that is damaged, of which every file is as it was written.
+fn whole_before(run: &Path, damaged: &Path) -> Option<PathBuf> {
+    let others = all(run, 1).list().ok()?.into_iter().map(|(_, path)| path).filter(|path| path != damaged);
+    others.rev().find(|path| verify(path).is_ok())
 }
 
 /// A model that was read.

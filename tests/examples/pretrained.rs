@@ -29,6 +29,10 @@ fn a_pretrained_model_is_sampled_from() {
     let count = ids("tokens").len().to_string();
     let said = sample(&["--prompt", "The miller", "--temperature", "0", "--tokens", &count]);
     assert_eq!(said.trim_end_matches('\n'), text.trim_end_matches('\n'));
+    for device in super::devices::others() {
+        let more = ["--prompt", "The miller", "--temperature", "0", "--tokens", &count, "--device", &device];
+        assert_eq!(sample(&more), said, "{device}");
+    }
     // Without a prompt a text begins; its beginning is not shown.
     let begun = sample(&["--tokens", "12"]);
     assert!(!begun.trim().is_empty() && !begun.starts_with("<|endoftext|>"), "{begun:?}");

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The settings of a short run with everything that a checkpoint must hold: dropout, evaluations between.
-const RESUMED: [&str; 14] = [
+pub const RESUMED: [&str; 14] = [
     "--config",
     "tiny",
     "--tokens",
@@ -80,7 +80,21 @@ fn resuming_is_refused(folder: &Folder) {
             if file.ends_with("json") { bytes.iter().position(u8::is_ascii_digit).unwrap() } else { bytes.len() - 2 };
         damaged[at] ^= 1;
         std::fs::write(&path, damaged).unwrap();
-        refused(&resume(&[]), 1, &[said]);
+        let older = "--resume runs/gpt/checkpoints/step-00000006 continues from it";
+        refused(&resume(&[]), 1, &[said, older]);
+        if file == "run.json" {
+            succeeded(&folder.gpt(&["--resume", "runs/gpt/checkpoints/step-00000006", "--out", "from-older"]));
+            // One that is damaged too is passed over.
+            let before = folder.0.join("runs/gpt/checkpoints/step-00000006").join(file);
+            let whole = std::fs::read(&before).unwrap();
+            std::fs::write(&before, b"{}").unwrap();
+            refused(
+                &resume(&[]),
+                1,
+                &[said, "an older checkpoint is whole: --resume runs/gpt/checkpoints/step-00000005"],
+            );
+            std::fs::write(&before, whole).unwrap();
+        }
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         refused(&resume(&[]), 1, &[file]);
         std::fs::remove_file(&path).unwrap();

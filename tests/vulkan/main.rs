@@ -11,6 +11,7 @@ mod walk;
 
 mod conformance;
 mod faults;
+mod generation;
 mod mixed;
 mod random_graphs;
 mod steady;
