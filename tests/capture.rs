@@ -114,6 +114,11 @@ fn a_captured_step_allocates_nothing() -> Result<()> {
         for _ in 0..5 {
             step.run(&[&x, &y])?;
         }
+        // A recording that has ended costs nothing any more.
+        let (ran, profile) = tapeflow::profile(|| step.run(&[&x, &y]));
+        ran?;
+        let named = |kernel: &tapeflow::KernelProfile| kernel.name == "matmul" && kernel.module == "h.1.mlp.c_fc";
+        assert!(profile.kernels().iter().any(named), "{}", profile.table()?);
         let mut loss = 0.0;
         // A worker gets its scratch in the first run it takes part in, however late that is: at most once.
         let mut rounds = [0; 2];

@@ -152,6 +152,25 @@ pub trait Recorded: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`DriverError::Memory`], [`DriverError::Lost`].
     fn submit(&self, bindings: &Bindings<'_>) -> Result<Box<dyn Running>, DriverError>;
+
+    /// The same, for a run that is asked how long its steps took, if the device can tell.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn submit_timed(&self, bindings: &Bindings<'_>) -> Result<Box<dyn Running>, DriverError> {
+        self.submit(bindings)
+    }
+}
+
+/// When a step ran, in nanoseconds since the run began on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepTime {
+    /// Its number in the plan.
+    pub step: u32,
+    /// When it began.
+    pub begin: u64,
+    /// When it was done.
+    pub end: u64,
 }
 
 /// A run in flight.
@@ -161,6 +180,15 @@ pub trait Running: Send {
     /// # Errors
     /// [`DriverError::Run`] of the first step that found a bad index; [`DriverError::Lost`].
     fn wait(self: Box<Self>) -> Result<(), Fault>;
+
+    /// Waits for the end of a run that was submitted timed; says when its steps ran, in their order, or nothing if the
+    /// device cannot tell.
+    ///
+    /// # Errors
+    /// As for `wait`.
+    fn wait_timed(self: Box<Self>) -> Result<Vec<StepTime>, Fault> {
+        self.wait().map(|()| Vec::new())
+    }
 }
 
 /// What kind of hardware a device is.

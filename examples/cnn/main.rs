@@ -17,7 +17,7 @@ mod train;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tapeflow::set_threads;
+use tapeflow::{Profiler, set_threads};
 
 use failure::Failure;
 use options::Options;
@@ -33,5 +33,13 @@ fn run(options: &Options) -> Result<(), Failure> {
     if let Some(threads) = options.threads {
         set_threads(threads).map_err(|e| Failure::Run(format!("{threads} threads could not be started: {e}")))?;
     }
-    options.device.scope(|| train::train(options))
+    // Ends as `exit` does, and not by the signal: what is written at the end of a process is written.
+    ctrlc::set_handler(|| std::process::exit(130))
+        .map_err(|e| Failure::Run(format!("cannot listen for Ctrl-C: {e}")))?;
+    let profiler = options.profile.then(Profiler::start);
+    options.device.scope(|| train::train(options))?;
+    if let Some(profiler) = profiler {
+        println!("{}", profiler.stop().table().map_err(tapeflow::Error::from)?);
+    }
+    Ok(())
 }

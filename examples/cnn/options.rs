@@ -58,6 +58,10 @@ pub struct Options {
     #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = Device::from_str)]
     pub device: Device,
 
+    /// At the end, print which kernels took how long (TAPEFLOW_PROFILE=trace.json writes all events)
+    #[arg(long)]
+    pub profile: bool,
+
     /// Folder for what a run leaves; if it exists, the next free of DIR-2, DIR-3, …
     #[arg(long, value_name = "DIR", default_value = "runs/cnn")]
     pub out: PathBuf,

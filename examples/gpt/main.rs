@@ -16,7 +16,7 @@ mod train;
 
 use std::process::ExitCode;
 
-use tapeflow::set_threads;
+use tapeflow::{Profiler, set_threads};
 
 use failure::Failure;
 use options::Options;
@@ -32,8 +32,13 @@ fn run(options: &Options) -> Result<(), Failure> {
     if let Some(threads) = options.threads {
         set_threads(threads).map_err(|e| Failure::Run(format!("{threads} threads could not be started: {e}")))?;
     }
+    let profiler = options.profile.then(Profiler::start);
     options.device.scope(|| match &options.load {
         Some(folder) if options.data.is_none() => sample::from_checkpoint(folder, options),
         _ => train::train(options),
-    })
+    })?;
+    if let Some(profiler) = profiler {
+        println!("{}", profiler.stop().table().map_err(tapeflow::Error::from)?);
+    }
+    Ok(())
 }

@@ -42,6 +42,10 @@ pub struct Options {
     #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = Device::from_str)]
     pub device: Device,
 
+    /// At the end, print which kernels took how long (TAPEFLOW_PROFILE=trace.json writes all events)
+    #[arg(long)]
+    pub profile: bool,
+
     /// Folder for what a run leaves; if it exists, the next free of DIR-2, DIR-3, …
     #[arg(long, value_name = "DIR", default_value = "runs/gpt")]
     pub out: PathBuf,
@@ -146,11 +150,12 @@ impl Options {
 /// The flags whose value is a name: where one begins with a dash, it is rather the next flag.
 const NAMES: [&str; 6] = ["data", "config", "device", "out", "load", "resume"];
 /// The flags that do not change what is computed.
-const WITH_RESUME: [&str; 8] = ["resume", "data", "threads", "device", "out", "save_every", "keep", "tokens"];
+const WITH_RESUME: [&str; 9] =
+    ["resume", "data", "threads", "device", "profile", "out", "save_every", "keep", "tokens"];
 /// The flags that make no sense when a loaded model is trained: it has its sizes.
 const NOT_IN_FINE_TUNING: [&str; 8] = ["config", "resume", "generate", "stop", "n_layer", "n_head", "n_embd", "bias"];
 /// The flags that say how to sample.
-const WITH_LOAD: [&str; 12] = [
+const WITH_LOAD: [&str; 13] = [
     "precision",
     "load",
     "generate",
@@ -163,6 +168,7 @@ const WITH_LOAD: [&str; 12] = [
     "seed",
     "threads",
     "device",
+    "profile",
 ];
 
 /// Hyperparameters that differ from the preset's: as flags, and as the contents of a configuration file.

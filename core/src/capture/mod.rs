@@ -243,7 +243,7 @@ fn build(
 ) -> Result<CapturedStep> {
     let refused = |why: String| Error::new("capture", Problem::Argument(why.into()), site);
     let memory = |problem| Error::new("capture", problem, site);
-    let Ran { program, mut inputs, bound, wanted, outputs: first, scalars, origins, updates, .. } = ran;
+    let Ran { program, mut inputs, bound, wanted, outputs: first, scalars, sites, origins, updates, .. } = ran;
     let input_of = |node: NodeId| bound.iter().position(|&b| b == node);
     let places: Vec<Place> = program.outputs.iter().map(|o| o.place).collect();
     let mut kept: Vec<Update> = Vec::with_capacity(slots.len());
@@ -329,6 +329,7 @@ fn build(
         inputs,
         outputs,
         scalars,
+        sites,
         origins,
         updates: kept,
         reads,

@@ -13,6 +13,7 @@ use crate::buffer::Buffer;
 use crate::compile::settle;
 use crate::error::{Error, Problem, Result};
 use crate::parameter::Slot;
+use crate::profile::{self, Phase, span};
 use crate::program::{Failure, Program};
 use crate::tape::site::Site;
 use crate::tape::{self, NodeId, TensorType};
@@ -80,6 +81,8 @@ pub struct CapturedStep {
     pub(super) inputs: Vec<Arc<Buffer>>,
     pub(super) outputs: Vec<Arc<Buffer>>,
     pub(super) scalars: Vec<u64>,
+    /// Where the nodes of the step were recorded.
+    pub(super) sites: Arc<[Site]>,
     pub(super) origins: Vec<Origin>,
     pub(super) updates: Vec<Update>,
     pub(super) reads: Vec<Read>,
@@ -136,6 +139,9 @@ impl CapturedStep {
     }
 
     fn compute(&mut self, inputs: &[&Tensor]) -> Result<()> {
+        let recorder = profile::recorder().or_else(|problem| self.refused(problem))?;
+        let _span = span(recorder.as_ref(), Phase::Replay);
+        let watch = recorder.as_ref().map(|recorder| recorder.watch(self.sites.clone()));
         for (tensor, given) in inputs.iter().zip(&self.given) {
             // Asked for even if the program does not read it: a mistake in it comes out.
             let buffer = tensor.buffer()?;
@@ -155,7 +161,8 @@ impl CapturedStep {
             }
         }
         // SAFETY: inputs have the types of the capture; `take` made sure that nobody else reads what is written.
-        let outcome = unsafe { self.program.run_in(&self.arena, &self.inputs, &self.outputs, &self.scalars) };
+        let outcome =
+            unsafe { self.program.run_in(&self.arena, &self.inputs, &self.outputs, &self.scalars, watch.as_ref()) };
         if let Err(Failure { problem, .. }) = outcome {
             return self.refused(problem);
         }

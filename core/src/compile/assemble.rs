@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::expr::ExprSource;
 use super::fuse::{Draft, GroupDraft};
+use super::label::Labels;
 use super::plan::{Place, Plan};
 use super::schedule::{Ordered, Part};
 use super::world::{Id, World};
@@ -13,6 +14,7 @@ use crate::device;
 use crate::driver::{self, Driver, Lowered, PlannedStep};
 use crate::error::Problem;
 use crate::program::kernel::{Executable, Group, Kernel, Output, Source};
+use crate::program::work::{self, Described};
 use crate::program::{Body, DrivenProgram, HostProgram, host};
 
 /// A kernel and the nodes its operands are; `None` for a copy between devices.
@@ -55,6 +57,7 @@ fn group_of(g: &GroupDraft) -> (Group, Vec<Id>) {
 pub(super) struct Compiled {
     kernels: Kernels,
     operands: Vec<Vec<Id>>,
+    described: Vec<Described>,
     /// Whether a step can find a bad index.
     fallible: bool,
 }
@@ -66,7 +69,7 @@ enum Kernels {
 
 impl Compiled {
     /// Compiles every step of a part.
-    pub fn all(part: &Part<'_>) -> Result<Compiled, (Id, Problem)> {
+    pub fn all(world: &World, part: &Part<'_>) -> Result<Compiled, (Id, Problem)> {
         let first = part.steps.first().map_or(Id(0), |s| s.node);
         let mut drafts = Vec::with_capacity(part.steps.len());
         for step in part.steps {
@@ -90,8 +93,16 @@ impl Compiled {
                 Kernels::Driven(driver, kernels)
             }
         };
+        let labels = Labels::new(world);
+        let described = part.steps.iter().zip(&drafts).map(|(step, (_, (kernel, operands)))| {
+            let (name, origins) = labels.of(step);
+            let bytes: Vec<usize> = operands.iter().map(|id| world.ty[id.index()].bytes()).collect();
+            let (dtype, work) = (work::dtype(kernel), work::work(kernel, &bytes));
+            Described { name, dtype, work, origins, chunks: 0, finishes: false }
+        });
+        let described = described.collect();
         let operands = drafts.into_iter().map(|(_, (_, operands))| operands).collect();
-        Ok(Compiled { kernels, operands, fallible })
+        Ok(Compiled { kernels, operands, described, fallible })
     }
 
     /// What each step needs for itself.
@@ -109,18 +120,22 @@ impl Compiled {
 
     /// The program of the ordered steps.
     pub fn assemble(
-        self,
+        mut self,
         world: &World,
         part: &Part<'_>,
         plan: &Plan,
         ordered: &[Ordered],
     ) -> Result<Body, (Id, Problem)> {
         let origin = |step: &Ordered| world.origin[part.steps[step.draft].node.index()];
+        let mut described: Vec<Option<Described>> = self.described.drain(..).map(Some).collect();
+        let described: Vec<Described> = ordered.iter().filter_map(|step| described[step.draft].take()).collect();
         match self.kernels {
             Kernels::Host(kernels) => {
                 let mut program = HostProgram::default();
-                for step in ordered {
+                let mut described = described;
+                for (step, described) in ordered.iter().zip(&mut described) {
                     let executable = kernels[step.draft].clone();
+                    (described.chunks, described.finishes) = (executable.chunks(), executable.has_finish());
                     let start = program.operands.len();
                     program.operands.extend(&step.operands);
                     program.scratch_bytes = program.scratch_bytes.max(executable.scratch_bytes());
@@ -134,6 +149,7 @@ impl Compiled {
                         origin: origin(step),
                     });
                 }
+                program.described = described.into();
                 Ok(Body::Host(program))
             }
             Kernels::Driven(driver, kernels) => {
@@ -159,7 +175,8 @@ impl Compiled {
                 });
                 let failed = |e| (part.steps.first().map_or(Id(0), |s| s.node), device::problem(part.on, e));
                 let recorded = recorded.map_err(failed)?;
-                Ok(Body::Driven(DrivenProgram { on: part.on, recorded, origins: ordered.iter().map(origin).collect() }))
+                let origins = ordered.iter().map(origin).collect();
+                Ok(Body::Driven(DrivenProgram { on: part.on, recorded, origins, described: described.into() }))
             }
         }
     }

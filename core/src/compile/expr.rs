@@ -39,6 +39,8 @@ pub(crate) struct Expr {
     /// Of one output; one parameter per source.
     pub function: ScalarFn,
     pub sources: Vec<ExprSource>,
+    /// The nodes that it computes, each once: what profiles call it by.
+    pub parts: Vec<Id>,
 }
 
 /// A value of extent `Lane`.
@@ -74,7 +76,14 @@ pub(crate) fn retype(function: &ScalarFn, extent: impl Fn(usize) -> Extent) -> S
 impl Expr {
     pub fn new(space: Dims, function: ScalarFn, sources: Vec<ExprSource>) -> Expr {
         debug_assert_eq!(function.inputs.len(), sources.len());
-        Expr { space, function, sources }
+        Expr { space, function, sources, parts: Vec::new() }
+    }
+
+    /// Says that it computes `node` too.
+    pub fn add_part(&mut self, node: Id) {
+        if !self.parts.contains(&node) {
+            self.parts.push(node);
+        }
     }
 
     pub fn source(dtype: DType, space: Dims, source: ExprSource) -> Expr {
@@ -106,7 +115,7 @@ impl Expr {
 
     fn moved(&self, space: Dims, f: impl Fn(&Layout) -> Option<Layout>) -> Option<Expr> {
         let sources = self.sources.iter().map(|s| s.map(&f)).collect::<Option<Vec<_>>>()?;
-        Some(Expr { space, function: self.function.clone(), sources })
+        Some(Expr { space, function: self.function.clone(), sources, parts: self.parts.clone() })
     }
 
     pub fn permute(&self, axes: &[usize]) -> Option<Expr> {
@@ -160,6 +169,7 @@ pub(crate) struct Composer {
     pub builder: Builder,
     sources: Vec<(ExprSource, Type)>,
     parameters: Vec<V>,
+    parts: Vec<Id>,
 }
 
 impl Composer {
@@ -170,6 +180,8 @@ impl Composer {
 
     /// Adds an expression; returns its values.
     pub fn add_all(&mut self, expr: &Expr) -> Vec<V> {
+        let new: Vec<Id> = expr.parts.iter().copied().filter(|part| !self.parts.contains(part)).collect();
+        self.parts.extend(new);
         let arguments: Vec<V> = expr
             .sources
             .iter()
@@ -194,6 +206,6 @@ impl Composer {
         let function = crate::ops::kernel::with_length(&function, length).simplify();
         let (function, kept) = crate::ops::kernel::prune(&function);
         let sources = kept.into_iter().map(|i| self.sources[i].0.clone()).collect();
-        Expr::new(space, function, sources)
+        Expr { parts: self.parts, ..Expr::new(space, function, sources) }
     }
 }

@@ -295,8 +295,12 @@ impl Lower<'_> {
     }
 
     /// This node is `expr`: stored now, or computed where it is read.
-    pub fn defer(&mut self, expr: Expr) {
+    pub fn defer(&mut self, mut expr: Expr) {
         let i = self.node.index();
+        // A view moves what others compute, and a value that is only given is no work.
+        if !self.is_view() && expr.function.values.len() > 1 {
+            expr.add_part(self.node);
+        }
         let plain = expr.plain().is_some();
         let per_row = expr.is_row() && expr.output().extent == Extent::Row;
         let uses = self.uses[i];
@@ -377,14 +381,16 @@ impl Lower<'_> {
     }
 
     /// This node is `expr` reduced over its first or last axes.
-    pub fn reduce(&mut self, expr: Expr, op: Reduce, axes: usize, leading: bool) {
+    pub fn reduce(&mut self, mut expr: Expr, op: Reduce, axes: usize, leading: bool) {
+        expr.add_part(self.node);
         let kind = if leading { OutputKind::ReduceLeading(op, axes) } else { OutputKind::ReduceTrailing(op, axes) };
         self.values[self.node.index()] = Value::Stored;
         self.emit_group(expr.per_element(), vec![(self.node, kind)]);
     }
 
     /// Part of this node's memory is `expr`.
-    pub fn store_part(&mut self, expr: Expr, layout: Layout) {
+    pub fn store_part(&mut self, mut expr: Expr, layout: Layout) {
+        expr.add_part(self.node);
         self.values[self.node.index()] = Value::Stored;
         self.emit_group(expr.per_element(), vec![(self.node, OutputKind::Store(layout))]);
     }

@@ -9,6 +9,7 @@ pub(crate) mod dump;
 pub(crate) mod expr;
 pub(crate) mod fuse;
 pub(crate) mod key;
+mod label;
 pub(crate) mod layout;
 mod merge;
 mod place;
@@ -37,6 +38,7 @@ use crate::error::{Error, Problem};
 use crate::memory_report;
 use crate::ops::Op;
 use crate::ops::detach::Detach;
+use crate::profile::{self, Phase, Recorder, span};
 use crate::program::kernel::RunError;
 use crate::program::{Failure, Program};
 use crate::tape::site::Site;
@@ -82,6 +84,9 @@ struct Request {
     device: Kind,
     /// Whether every value is kept and looked at.
     checked: bool,
+    /// The recording that is going on, and where each node was recorded.
+    recorder: Option<Recorder>,
+    sites: Vec<Site>,
 }
 
 /// Computes `asked` now. `replaces` names leaves whose memory the corresponding tensor may take over: nobody else uses
@@ -96,7 +101,10 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
     }
     let device = first.ty().device.0;
     let checked = check::is_wanted().map_err(|problem| Error::new("check", problem, Site::here()))?;
-    let Some((request, copied)) = collect(asked, replaces, device, checked) else { return Ok(None) };
+    let recorder = profile::recorder().map_err(|problem| Error::new("profile", problem, Site::here()))?;
+    let recorder = recorder.as_ref();
+    let _span = span(recorder, Phase::Realize);
+    let Some((request, copied)) = collect(asked, replaces, device, checked, recorder) else { return Ok(None) };
     let is_captured = !replaces.is_empty() && capture::is_capturing();
     let computed = || {
         if is_captured {
@@ -134,7 +142,14 @@ enum Copied {
 }
 
 /// Walks the graph under the lock; `None` if everything is there already.
-fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind, checked: bool) -> Option<(Request, Copied)> {
+fn collect(
+    asked: &[&Tensor],
+    replaces: &[Option<NodeId>],
+    device: Kind,
+    checked: bool,
+    recorder: Option<&Recorder>,
+) -> Option<(Request, Copied)> {
+    let _span = span(recorder, Phase::LookUp);
     let mut tape = tape::lock();
     let (order, donated) = loop {
         let roots: Vec<NodeId> = asked.iter().map(|t| t.node()).filter(|n| tape.buffer[n.index()].is_none()).collect();
@@ -161,7 +176,12 @@ fn collect(asked: &[&Tensor], replaces: &[Option<NodeId>], device: Kind, checked
         ending: Vec::new(),
         device,
         checked,
+        recorder: recorder.cloned(),
+        sites: Vec::new(),
     };
+    if recorder.is_some() {
+        request.sites = request.order.iter().map(|n| tape.site[n.index()]).collect();
+    }
     write_key(&tape, &mut request, asked, replaces, &donated);
     let found = key::find(&request.key);
     let copied = match found {
@@ -345,6 +365,8 @@ fn copy(tape: &Locked, request: &Request) -> (World, Vec<Id>) {
 
 /// The passes, in order.
 fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program, Failure> {
+    let recorder = request.recorder.as_ref();
+    let _compile = span(recorder, Phase::Compile);
     let mut dump = dump::Dump::requested();
     let failed = |world: &World, (id, problem): (Id, Problem)| Failure {
         origin: world.origin.get(id.index()).copied().unwrap_or(0),
@@ -352,7 +374,9 @@ fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program,
     };
     dump.world("record", &world, roots);
     let recorded = world.len();
+    let pass = span(recorder, Phase::Differentiate);
     let mut roots = differentiate::differentiate(&mut world, roots).map_err(|e| failed(&world, e))?;
+    drop(pass);
     dump.world("differentiate", &world, &roots);
     debug_assert_eq!(world.verify(), Ok(()), "after differentiate");
     let mut outputs: Vec<(Id, Option<u32>)> =
@@ -371,9 +395,12 @@ fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program,
     }
     widen::widen(&mut world, &roots);
     debug_assert_eq!(world.verify(), Ok(()), "after widen");
+    let pass = span(recorder, Phase::Fuse);
     let steps = fuse::fuse(&world, &roots, FUSE.get()).map_err(|e| failed(&world, e))?;
+    drop(pass);
     dump.steps("fuse", &world, &steps);
     debug_assert_eq!(fuse::verify(&world, &steps), Ok(()), "after fuse");
+    let _pass = span(recorder, Phase::Place);
     let mut program =
         place::place(&world, steps, &outputs, request.device, &mut dump).map_err(|e| failed(&world, e))?;
     program.dump = dump.finish();
@@ -382,8 +409,9 @@ fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program,
 }
 
 fn run(program: &Program, request: &Request) -> Result<Vec<Arc<Buffer>>, Failure> {
+    let watch = request.recorder.as_ref().map(|recorder| recorder.watch(request.sites[..].into()));
     // SAFETY: the key fixes dtypes and shapes of the inputs; taken buffers were withdrawn from the tape under its lock.
-    let mut outputs = unsafe { program.run(&request.inputs, &request.scalars)? };
+    let mut outputs = unsafe { program.run(&request.inputs, &request.scalars, watch.as_ref())? };
     check::look(&program.checks, &request.inputs, &outputs)?;
     outputs.truncate(request.wanted.len());
     Ok(outputs)

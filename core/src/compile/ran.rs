@@ -7,6 +7,7 @@ use crate::buffer::Buffer;
 use crate::capture;
 use crate::error::Problem;
 use crate::program::{Body, Failure, Program};
+use crate::tape::site::Site;
 use crate::tape::{self, NodeId, TensorType};
 use crate::tensor::Tensor;
 
@@ -45,6 +46,8 @@ pub(crate) struct Ran {
     pub wanted: Vec<NodeId>,
     pub outputs: Vec<Arc<Buffer>>,
     pub scalars: Vec<u64>,
+    /// Where the nodes were recorded, by canonical number.
+    pub sites: Arc<[Site]>,
     pub origins: Vec<capture::Origin>,
     /// For each asked tensor: the leaf that it was to replace, its output if the program computes it, and its type.
     pub updates: Vec<(Option<NodeId>, Option<usize>, TensorType)>,
@@ -75,6 +78,7 @@ impl Ran {
             wanted,
             outputs: outputs.to_vec(),
             scalars: request.scalars.clone(),
+            sites: request.order.iter().map(|n| tape.site[n.index()]).collect(),
             origins,
         }
     }

@@ -36,7 +36,7 @@ pub(super) struct Part<'p> {
 /// Compiles, plans and orders one device's steps.
 pub(super) fn schedule(world: &World, part: &Part<'_>, dump: &mut Dump) -> Result<Program, (Id, Problem)> {
     let Part { steps, bound, outputs, .. } = *part;
-    let compiled = Compiled::all(part)?;
+    let compiled = Compiled::all(world, part)?;
     let partials = compiled.partial_bytes();
     let mut plan = plan::plan(world, steps, bound, &partials, outputs);
     let mut waits = plan::dependencies(world, steps, &partials, &plan);

@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Failure;
 use super::flight::Flight;
 use super::kernel::{Args, Executable, RunError};
+use super::work::Described;
 use crate::buffer::Buffer;
 use crate::compile::plan::Place;
+use crate::device::Kind;
 use crate::error::Problem;
 use crate::memory::Block;
 use crate::pool::{self, Job, RunState};
+use crate::profile::Watch;
 
 /// A compiled kernel with the places of its operands.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub(crate) struct Step {
 pub(crate) struct HostProgram {
     pub steps: Vec<Step>,
     pub operands: Vec<Place>,
+    /// What each step computes.
+    pub described: Arc<[Described]>,
     pub scratch_bytes: usize,
     /// Nanoseconds on one thread, roughly.
     pub cost: u64,
@@ -71,6 +76,11 @@ impl HostProgram {
         (self.cost >= INLINE_BELOW).then(Flight::begin)
     }
 
+    /// Where it is worth it, on the pool.
+    fn execute<J: Job>(&self, job: &J, state: &mut RunState) -> Result<(), RunError> {
+        if self.cost < INLINE_BELOW { pool::run_inline(job) } else { pool::global().run(job, state) }
+    }
+
     /// Runs the program in memory that is given.
     ///
     /// # Safety
@@ -81,7 +91,9 @@ impl HostProgram {
         inputs: &[Arc<Buffer>],
         outputs: &[Arc<Buffer>],
         scalars: &[u64],
+        watch: Option<&Watch>,
     ) -> Result<(), Failure> {
+        let watched = watch.and_then(|watch| watch.begin(Kind::Cpu, &self.described));
         if self.scratch_bytes > PROBED_SCRATCH {
             let memory = |problem| Failure { origin: 0, problem };
             Block::new(self.scratch_bytes, "the scratch of a thread").map_err(memory)?;
@@ -97,12 +109,9 @@ impl HostProgram {
         let failed = AtomicU32::new(u32::MAX);
         let run =
             Run { program: self, addresses: &workspace.addresses, arena: arena.as_ptr(), scalars, failed: &failed };
-        let pool;
-        let result = if self.cost < INLINE_BELOW {
-            pool::run_inline(&run)
-        } else {
-            pool = pool::global();
-            pool.run(&run, &mut workspace.state)
+        let result = match &watched {
+            Some(watched) => self.execute(&watched.timed(&run), &mut workspace.state),
+            None => self.execute(&run, &mut workspace.state),
         };
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
         result.map_err(|error| {

@@ -8,6 +8,7 @@ use super::{Body, Failure, Program};
 use crate::buffer::Buffer;
 use crate::device::Kind;
 use crate::error::Problem;
+use crate::profile::{Phase, Watch, span};
 
 /// The number of a value in a run.
 pub(crate) type Value = usize;
@@ -53,13 +54,19 @@ impl MixedProgram {
     }
 
     /// Runs level after level. Nothing is updated in place, so a failure leaves everything as it was.
-    pub fn run(&self, inputs: &[Arc<Buffer>], scalars: &[u64]) -> Result<Vec<Arc<Buffer>>, Failure> {
+    pub fn run(
+        &self,
+        inputs: &[Arc<Buffer>],
+        scalars: &[u64],
+        watch: Option<&Watch>,
+    ) -> Result<Vec<Arc<Buffer>>, Failure> {
         let mut values: Vec<Option<Arc<Buffer>>> = inputs.iter().cloned().map(Some).collect();
         values.resize(self.values, None);
         for level in &self.levels {
-            run_level(level, &mut values, scalars)?;
+            run_level(level, &mut values, scalars, watch)?;
             for copy in &level.copies {
                 let from = get(&values, copy.from)?;
+                let _span = span(watch.map(|w| &w.recorder), Phase::Copy);
                 let made = copied(&from, copy.on);
                 values[copy.to] = Some(made.map_err(|problem| Failure { origin: copy.origin, problem })?);
             }
@@ -80,21 +87,26 @@ fn copied(from: &Buffer, on: Kind) -> Result<Arc<Buffer>, Problem> {
 }
 
 /// Submits what runs elsewhere, runs the host's part meanwhile, then waits.
-fn run_level(level: &Level, values: &mut [Option<Arc<Buffer>>], scalars: &[u64]) -> Result<(), Failure> {
+fn run_level(
+    level: &Level,
+    values: &mut [Option<Arc<Buffer>>],
+    scalars: &[u64],
+    watch: Option<&Watch>,
+) -> Result<(), Failure> {
     let mut submitted: Vec<(&Segment, DrivenRun<'_>, Vec<Arc<Buffer>>)> = Vec::new();
     let mut finished: Vec<(&Segment, Vec<Arc<Buffer>>)> = Vec::new();
     for segment in &level.segments {
         if let Body::Driven(driven) = &segment.program.body {
             let inputs = segment.inputs.iter().map(|&v| get(values, v)).collect::<Result<Vec<_>, _>>()?;
             let outputs = segment.program.bind_outputs(driven.on, &inputs)?;
-            let run = driven.submit(segment.program.arena_bytes, &inputs, &outputs, scalars)?;
+            let run = driven.submit(segment.program.arena_bytes, &inputs, &outputs, scalars, watch)?;
             submitted.push((segment, run, outputs));
         }
     }
     for segment in level.segments.iter().filter(|s| !matches!(s.program.body, Body::Driven(_))) {
         let inputs = segment.inputs.iter().map(|&v| get(values, v)).collect::<Result<Vec<_>, _>>()?;
         // SAFETY: the segment's inputs are values of this run; none is taken over.
-        finished.push((segment, unsafe { segment.program.run(&inputs, scalars)? }));
+        finished.push((segment, unsafe { segment.program.run(&inputs, scalars, watch)? }));
     }
     for (segment, run, outputs) in submitted {
         run.wait()?;

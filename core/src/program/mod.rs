@@ -7,6 +7,7 @@ pub(crate) mod flight;
 pub(crate) mod host;
 pub mod kernel;
 pub(crate) mod mixed;
+pub(crate) mod work;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::compile::Checked;
 use crate::compile::plan::Place;
 use crate::device::Kind;
 use crate::error::Problem;
+use crate::profile::{Phase, Watch, span};
 use crate::reference::Graph;
 
 /// What becomes of an output.
@@ -105,24 +107,33 @@ impl Program {
     ///
     /// # Safety
     /// The inputs are as the key says, and nobody uses those that are taken over.
-    pub unsafe fn run(&self, inputs: &[Arc<Buffer>], scalars: &[u64]) -> Result<Vec<Arc<Buffer>>, Failure> {
+    pub unsafe fn run(
+        &self,
+        inputs: &[Arc<Buffer>],
+        scalars: &[u64],
+        watch: Option<&Watch>,
+    ) -> Result<Vec<Arc<Buffer>>, Failure> {
+        let recorder = watch.map(|w| &w.recorder);
         match &self.body {
             Body::Host(host) => {
-                let _flight = host.begin();
+                let _flight = begun(host, watch);
                 let outputs = self.bind_outputs(Kind::Cpu, inputs)?;
                 let arena = Buffer::new(self.arena_bytes, "intermediate values").map_err(Failure::of_all)?;
                 // SAFETY: the caller's promise; arena and outputs are ours.
-                unsafe { host.run(&arena, inputs, &outputs, scalars)? };
+                unsafe { host.run(&arena, inputs, &outputs, scalars, watch)? };
                 Ok(outputs)
             }
             Body::Driven(driven) => {
                 let outputs = self.bind_outputs(driven.on, inputs)?;
-                let run = driven.submit(self.arena_bytes, inputs, &outputs, scalars)?;
+                let run = driven.submit(self.arena_bytes, inputs, &outputs, scalars, watch)?;
                 run.wait()?;
                 Ok(outputs)
             }
-            Body::Mixed(mixed) => mixed.run(inputs, scalars),
-            Body::Interpreted(graph) => graph.run(inputs, scalars),
+            Body::Mixed(mixed) => mixed.run(inputs, scalars, watch),
+            Body::Interpreted(graph) => {
+                let _span = span(recorder, Phase::Interpret);
+                graph.run(inputs, scalars)
+            }
         }
     }
 
@@ -150,10 +161,17 @@ impl Program {
         inputs: &[Arc<Buffer>],
         outputs: &[Arc<Buffer>],
         scalars: &[u64],
+        watch: Option<&Watch>,
     ) -> Result<(), Failure> {
         let Body::Host(host) = &self.body else { unreachable!("invariant: only programs of the host are captured") };
-        let _flight = host.begin();
+        let _flight = begun(host, watch);
         // SAFETY: as our caller promised.
-        unsafe { host.run(arena, inputs, outputs, scalars) }
+        unsafe { host.run(arena, inputs, outputs, scalars, watch) }
     }
+}
+
+/// Waits until the program may run beside others.
+fn begun(host: &HostProgram, watch: Option<&Watch>) -> Option<flight::Flight> {
+    let _span = span(watch.map(|w| &w.recorder), Phase::Room);
+    host.begin()
 }

@@ -1,0 +1,168 @@
+//! How much work a step is: bytes that it must move and floating-point operations, from shapes alone; and what profiles
+//! call it. Owns the rules of counting; knows no clocks.
+//!
+//! # Rules
+//! - Bytes: every element that an operand is read at counts once, however often it is read, and every element of a
+//!   result once. Rows picked by index count once per pick, at most the whole operand.
+//! - Operations: one for each float result of arithmetic, a function such as `exp` included; two for a `mul_add`; one
+//!   per element of a reduction or a scatter-add; `2·m·n·k` for a product. Integers, comparisons, choices, conversions
+//!   and copies count nothing. What fusion computes again counts again. PyTorch's counter (`FlopCounterMode`) counts
+//!   products only.
+
+use tapeflow_ir::{DType, Extent, Op, ScalarFn};
+
+use super::kernel::{Group, Kernel, Layout, OutputKind, Source};
+use crate::ops::kernel::is_row;
+
+/// Work of one run of a kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Work {
+    pub read: u64,
+    pub written: u64,
+    pub flops: u64,
+}
+
+/// What a step computes, as profiles show it.
+#[derive(Debug)]
+pub(crate) struct Described {
+    /// Its operations, the outermost first.
+    pub name: String,
+    pub dtype: DType,
+    pub work: Work,
+    /// The canonical numbers of the nodes that it computes: their sites are those of the run.
+    pub origins: Box<[u32]>,
+    /// Chunks of the host's kernel; 0 on other devices.
+    pub chunks: usize,
+    /// Whether it has something to do after its chunks.
+    pub finishes: bool,
+}
+
+/// The dtype of what a kernel computes with.
+pub(crate) fn dtype(kernel: &Kernel) -> DType {
+    match kernel {
+        Kernel::Group(group) => of_group(group),
+        Kernel::Groups(groups) => groups.first().map_or(DType::F32, of_group),
+        Kernel::Matmul(matmul) => matmul.dtype,
+        Kernel::Gather(gather) => gather.dtype,
+        Kernel::ScatterAdd(scatter) => scatter.0.dtype,
+        Kernel::ArgReduce(reduce) => reduce.dtype,
+        Kernel::ArgSort(sort) => sort.dtype,
+        Kernel::CumSum(sum) => sum.dtype,
+        Kernel::CheckIndex(check) => check.dtype,
+    }
+}
+
+fn of_group(group: &Group) -> DType {
+    let function = &group.function;
+    function.outputs.first().map_or(DType::F32, |v| function.values[v.0 as usize].1.dtype)
+}
+
+/// What a kernel does to operands of these sizes in bytes.
+pub(crate) fn work(kernel: &Kernel, operands: &[usize]) -> Work {
+    let bytes = |i: usize| operands.get(i).map_or(0, |&b| b as u64);
+    match kernel {
+        Kernel::Group(group) => group_work(group, operands),
+        Kernel::Groups(groups) => {
+            let mut total = Work::default();
+            let mut at = 0;
+            for group in groups {
+                let end = (at + group.operands()).min(operands.len());
+                let one = group_work(group, &operands[at..end]);
+                total.read += one.read;
+                total.written += one.written;
+                total.flops += one.flops;
+                at = end;
+            }
+            total
+        }
+        Kernel::Matmul(matmul) => {
+            let size = matmul.dtype.size() as u64;
+            let extents = |axes: [&[usize]; 3]| axes.concat();
+            let a = extents([&matmul.batch, &matmul.m, &matmul.k]);
+            let b = extents([&matmul.batch, &matmul.k, &matmul.n]);
+            let results = count(&extents([&matmul.batch, &matmul.m, &matmul.n]));
+            let read = [(a, &matmul.a, 0), (b, &matmul.b, 1)]
+                .map(|(dims, layout, operand)| (touched(&dims, layout) * size).min(bytes(operand)));
+            Work { read: read.iter().sum(), written: results * size, flops: 2 * results * count(&matmul.k) }
+        }
+        Kernel::Gather(gather) => {
+            let picked = bytes(2);
+            let read = picked.min(bytes(0)) + bytes(1);
+            debug_assert_eq!(gather.dtype.size() as u64 * count(&[gather.outer, gather.picks, gather.inner]), picked);
+            Work { read, written: picked, flops: 0 }
+        }
+        Kernel::ScatterAdd(scatter) => {
+            let elements = count(&[scatter.0.outer, scatter.0.picks, scatter.0.inner]);
+            let flops = if scatter.0.dtype.is_float() { elements } else { 0 };
+            Work { read: bytes(0) + bytes(1), written: bytes(2), flops }
+        }
+        Kernel::CumSum(sum) => {
+            let flops = if sum.dtype.is_float() { count(&[sum.rows, sum.length]) } else { 0 };
+            Work { read: bytes(0), written: bytes(1), flops }
+        }
+        Kernel::ArgReduce(_) | Kernel::ArgSort(_) => Work { read: bytes(0), written: bytes(1), flops: 0 },
+        Kernel::CheckIndex(_) => Work { read: bytes(0), written: 0, flops: 0 },
+    }
+}
+
+fn count(dims: &[usize]) -> u64 {
+    dims.iter().map(|&d| d as u64).product()
+}
+
+/// How many elements a layout names at most, each once: repeated ones lie on axes of stride 0.
+fn touched(dims: &[usize], layout: &Layout) -> u64 {
+    if dims.contains(&0) {
+        return 0;
+    }
+    dims.iter().zip(&layout.strides).filter(|(_, stride)| **stride != 0).map(|(&d, _)| d as u64).product()
+}
+
+fn group_work(group: &Group, operands: &[usize]) -> Work {
+    let function = &group.function;
+    let mut seen: Vec<(usize, &Layout)> = Vec::new();
+    let mut read = vec![0u64; operands.len()];
+    for (source, ty) in group.inputs.iter().zip(&function.inputs) {
+        if let Source::Operand { operand, layout } = source
+            && !seen.contains(&(*operand, layout))
+        {
+            seen.push((*operand, layout));
+            read[*operand] += touched(&group.space, layout) * ty.dtype.size() as u64;
+        }
+    }
+    let mut written = vec![0u64; operands.len()];
+    let mut flops = function_flops(function, &group.space);
+    let total = count(&group.space);
+    for (output, v) in group.outputs.iter().zip(&function.outputs) {
+        let dtype = function.values[v.0 as usize].1.dtype;
+        let elements = match &output.kind {
+            OutputKind::Store(layout) => touched(&group.space, layout),
+            OutputKind::ReduceTrailing(_, axes) => count(&group.space[..group.space.len() - axes]),
+            OutputKind::ReduceLeading(_, axes) => count(&group.space[*axes..]),
+        };
+        if !matches!(output.kind, OutputKind::Store(_)) && dtype.is_float() {
+            flops += total;
+        }
+        written[output.operand] += elements * dtype.size() as u64;
+    }
+    let within = |counted: Vec<u64>| counted.iter().zip(operands).map(|(&bytes, &all)| bytes.min(all as u64)).sum();
+    Work { read: within(read), written: within(written), flops }
+}
+
+/// Operations of a function at every index of a space.
+fn function_flops(function: &ScalarFn, space: &[usize]) -> u64 {
+    let total = count(space);
+    let rows = match space.split_last() {
+        Some((_, outer)) if total > 0 && is_row(function) => count(outer),
+        _ => total,
+    };
+    let times = |extent: Extent| if extent == Extent::Row { rows } else { total };
+    let of = |&(op, ty): &(Op, tapeflow_ir::Type)| match op {
+        _ if !ty.dtype.is_float() => 0,
+        Op::Input(_) | Op::Const(_) | Op::Length | Op::Detach(_) => 0,
+        Op::Compare(..) | Op::Select(..) | Op::Cast(_) => 0,
+        Op::Unary(..) | Op::Binary(..) => times(ty.extent),
+        Op::MulAdd(..) => 2 * times(ty.extent),
+        Op::Reduce(_, v) => times(function.values[v.0 as usize].1.extent),
+    };
+    function.values.iter().map(of).sum()
+}
