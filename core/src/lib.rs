@@ -10,6 +10,7 @@ mod compile;
 mod counts;
 mod cpu;
 mod device;
+mod dot;
 pub mod driver;
 mod error;
 mod generator;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::value::Value;
+use crate::dot::field;
 
 impl Value {
     /// The history of this number in Graphviz's language: a box per number with its name, operation, data and gradient,
@@ -34,7 +35,7 @@ impl Value {
         let numbers: HashMap<u64, usize> = history.iter().enumerate().map(|(n, value)| (value.node().id, n)).collect();
         let mut text = String::from("digraph {\n  rankdir=LR; node [shape=record];\n");
         for (number, value) in history.iter().enumerate() {
-            let name = value.node().name.borrow().as_deref().map(escape).unwrap_or_default();
+            let name = value.node().name.borrow().as_deref().map(field).unwrap_or_default();
             let numbers = [format!("data {:.4}", value.data()), format!("grad {:.4}", value.grad())];
             let fields = [name, value.node().op.symbol()].into_iter().filter(|field| !field.is_empty());
             let label = fields.chain(numbers).collect::<Vec<_>>().join(" | ");
@@ -49,10 +50,4 @@ impl Value {
         text.push_str("}\n");
         text
     }
-}
-
-/// Escapes what has a meaning in a record's label.
-fn escape(name: &str) -> String {
-    let special = |c| "\\\"{}|<> ".contains(c);
-    name.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }

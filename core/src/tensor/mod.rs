@@ -3,6 +3,7 @@
 
 mod create;
 pub mod display;
+mod dot;
 pub(crate) mod element;
 mod read;
 pub(crate) mod shape;
