@@ -122,7 +122,8 @@ impl Options {
         // a dash.
         let mut command = Options::command().mut_args(|arg| {
             let name = NAMES.contains(&arg.get_id().as_str());
-            arg.allow_hyphen_values(!name)
+            let takes_value = arg.get_action().takes_values();
+            if takes_value { arg.allow_hyphen_values(!name) } else { arg }
         });
         let matches = command.try_get_matches_from_mut(words)?;
         let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);

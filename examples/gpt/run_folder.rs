@@ -1,12 +1,12 @@
-//! What a run leaves: metrics line by line, checkpoints, a chart.
+//! What a run leaves: metrics line by line and for TensorBoard, checkpoints, a chart.
 
 use std::path::{Path, PathBuf};
 
-use tapeflow::Result;
 use tapeflow::chart::{self, Curve};
 use tapeflow::checkpoint::{Checkpoints, Training};
 use tapeflow::files::fresh_run_dir;
 use tapeflow::metrics::{MetricsWriter, Record};
+use tapeflow::{Error, Result};
 
 use crate::checkpoint;
 
@@ -51,6 +51,12 @@ impl RunFolder {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Says beside the metrics what is trained and how.
+    pub fn describe(&mut self, settings: &impl serde::Serialize) -> Result<()> {
+        let text = serde_json::to_string_pretty(settings).map_err(|e| Error::malformed(self.metrics.path(), e))?;
+        self.metrics.write_text("settings", &format!("```json\n{text}\n```"))
     }
 
     /// Adds a line to the metrics, and its losses to the chart.

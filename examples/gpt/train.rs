@@ -55,10 +55,11 @@ pub fn train(options: &Options) -> Result<(), Failure> {
         (state.train_loss, state.val_loss) = (stopped.state.train_loss, stopped.state.val_loss);
     }
     stop_at_ctrl_c()?;
-    let folder = match stopped.as_ref().and_then(|s| s.run.as_deref()) {
+    let mut folder = match stopped.as_ref().and_then(|s| s.run.as_deref()) {
         Some(run) => RunFolder::reopen(run, state.done as u64, options.keep)?,
         None => RunFolder::create(&options.out, options.keep)?,
     };
+    folder.describe(&recipe)?;
     let (recipe, text, model, generator) = (&recipe, &text, &model, &generator);
     let mut run = Run { options, recipe, text, model, generator, pretrained, folder, progress: None, state };
     run.introduce();
