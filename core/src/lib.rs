@@ -32,7 +32,7 @@ mod training;
 
 pub use autodiff::{Gradients, grad, grad_with, no_grad};
 pub use capture::{CapturedStep, HostCell, Replay, capture, is_capturing, on_replay};
-pub use compile::{check_nan, mark, program_cache, without_fusion};
+pub use compile::{check_nan, mark, planned_bytes, program_cache, without_fusion};
 pub use counts::{CacheCounts, cache_counts, tape_nodes};
 pub use device::{Device, set_threads};
 pub use error::{Error, Problem, Result};
@@ -49,6 +49,7 @@ pub use parameter::{Parameter, Slot, commit};
 pub use precision::Precision;
 pub use profile::{KernelProfile, Profile, Profiler, Roofline, profile};
 pub use row::{Lanes, Row, detach, erf};
+pub use tape::region::recompute;
 pub use tapeflow_ir::DType;
 pub use tapeflow_macros::kernel;
 pub use tensor::Tensor;
@@ -61,6 +62,7 @@ pub use training::{is_training, with_training};
 pub mod __macro {
     pub use crate::ops::kernel::map;
     pub use crate::row::Lanes;
+    pub use crate::tape::region::recompute_scope;
     pub use crate::tape::site::{scope, scope_index};
     pub use tapeflow_ir as ir;
 }

@@ -72,6 +72,11 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub resume: Option<PathBuf>,
 
+    /// Compute each block a second time in backward instead of keeping what it made: less memory, more time, the same
+    /// results
+    #[arg(long)]
+    pub recompute: bool,
+
     /// Begin with the model in this folder: a run's, a checkpoint's, or a GPT-2's in the Hugging Face layout. Without
     /// --data it is sampled from; with --data it is trained further, with its own tokenizer
     #[arg(long, value_name = "DIR")]
@@ -151,8 +156,9 @@ impl Options {
 /// The flags whose value is a name: where one begins with a dash, it is rather the next flag.
 const NAMES: [&str; 6] = ["data", "config", "device", "out", "load", "resume"];
 /// The flags that do not change what is computed.
-const WITH_RESUME: [&str; 9] =
-    ["resume", "data", "threads", "device", "profile", "out", "save_every", "keep", "tokens"];
+const WITH_RESUME: [&str; 10] =
+    ["resume", "data", "threads", "device", "profile", "out", "save_every", "keep", "recompute",
+     "tokens"];
 /// The flags that make no sense when a loaded model is trained: it has its sizes.
 const NOT_IN_FINE_TUNING: [&str; 8] = ["config", "resume", "generate", "stop", "n_layer", "n_head", "n_embd", "bias"];
 /// The flags that say how to sample.

@@ -47,6 +47,7 @@ pub fn train(options: &Options) -> Result<(), Failure> {
         }
         (None, _) => Gpt::new(&recipe.sizes, &generator)?,
     };
+    let model = model.recompute(options.recompute);
     let mut optimizer = optimizer(&model, &recipe);
     let mut state = State::new();
     if let Some(stopped) = &stopped {

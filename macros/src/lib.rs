@@ -74,6 +74,9 @@ pub fn kernel(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// - `#[module(skip)]` leaves a field alone: it holds no parameters.
 /// - `#[module(buffer)]` says that the field is a `Buffer`: saved, not trained.
 /// - `#[module(rename = "weight")]` gives it another name in paths.
+/// - `#[module(recompute)]` keeps of each of its calls only the inputs for backward, where the rest is computed again:
+///   the same bits in less memory (`tapeflow::recompute`). Of a list each element is a call. On the struct, beside
+///   `forward`, it is about the whole forward.
 ///
 /// # Forward
 /// `forward = |x| …` implements `Forward`. With more inputs (`|x, mask|`), typed ones (`|x, cache: &mut KvCache|`) or

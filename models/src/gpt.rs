@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 use tapeflow_nn::{
     DType, Dropout, Embedding, Error, Forward, Generator, LayerNorm, Linear, Module, ModuleExt, Parameter, Result,
-    Tensor, causal_attention, init, is_training, no_grad,
+    Tensor, causal_attention, init, is_training, no_grad, recompute,
 };
 
 use crate::kv_cache::{KvCache, Pass};
@@ -107,6 +107,8 @@ pub struct Gpt {
     pub ln_f: LayerNorm,
     #[module(skip)]
     config: GptConfig,
+    #[module(skip)]
+    recompute: bool,
 }
 
 impl Gpt {
@@ -135,6 +137,7 @@ impl Gpt {
             h: (0..config.n_layer).map(|_| Block::new(config, generator, weight)).collect::<Result<_>>()?,
             ln_f: LayerNorm::new(width)?.bias(config.bias),
             config: config.clone(),
+            recompute: false,
         };
         model.stamp_paths();
         Ok(model)
@@ -151,6 +154,13 @@ impl Gpt {
         for dropout in inner.chain([&mut self.drop]) {
             *dropout = Dropout::new(p).generator(generator);
         }
+        self
+    }
+
+    /// Keeps of each block only what it begins with, and computes the rest of it again in backward: less memory for
+    /// more time, the same bits.
+    pub fn recompute(mut self, wanted: bool) -> Self {
+        self.recompute = wanted;
         self
     }
 
@@ -178,7 +188,7 @@ impl Gpt {
         x = self.drop.forward(&x);
         for (index, block) in self.h.iter().enumerate() {
             let _scope = scope_index("h", index);
-            x = block.forward(&x);
+            x = if self.recompute { recompute(|| block.forward(&x)) } else { block.forward(&x) };
         }
         let _scope = scope("ln_f");
         self.ln_f.forward(&x)

@@ -19,6 +19,10 @@ struct Options {
     g: Parameter,
     #[module(forward = |x| x)]
     h: Parameter,
+    #[module(recompute)]
+    i: Parameter,
+    #[module(recompute, skip)]
+    j: f32,
 }
 
 fn main() {}

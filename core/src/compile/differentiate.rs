@@ -5,6 +5,7 @@
 
 use smallvec::SmallVec;
 
+use super::recompute::Copies;
 use super::world::{Id, Ids, Vjp, World};
 use crate::error::Problem;
 use crate::ops::gradient::{as_gradient, as_gradient_of};
@@ -60,10 +61,12 @@ impl Pass {
         }
         if inputs != world.inputs[id.index()] {
             let (op, ty) = (world.op[id.index()].clone(), world.ty[id.index()].clone());
+            world.current_region = world.region[id.index()];
             let new = match world.bound[id.index()] {
                 Some(input) => world.bind(op, inputs, ty, input),
                 None => world.push(op, &inputs, ty),
             };
+            world.current_region = 0;
             self.replacement[id.index()] = Some(new);
         }
         Ok(())
@@ -85,6 +88,7 @@ fn reverse(world: &mut World, root: Id, seed: Id, wrt: &[Id]) -> Result<Vec<Id>,
     if depends[root.index()] {
         cotangent[root.index()] = Some(seed);
     }
+    let mut copies = Copies::default();
     for &id in order.iter().rev() {
         let Some(value) = cotangent[id.index()] else { continue };
         let inputs = world.inputs[id.index()].clone();
@@ -99,7 +103,9 @@ fn reverse(world: &mut World, root: Id, seed: Id, wrt: &[Id]) -> Result<Vec<Id>,
             continue;
         }
         world.current_origin = world.origin[id.index()];
-        let mut cx = Vjp::new(world, id, value, wanted.clone());
+        // A region's nodes are computed again for their rules.
+        let seen = copies.seen_from(world, world.region[id.index()], id, value);
+        let mut cx = Vjp::new(world, seen, value, wanted.clone());
         primitive.vjp(&mut cx);
         let (contributions, problem) = (cx.contributions, cx.problem);
         if let Some(problem) = problem {

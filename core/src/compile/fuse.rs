@@ -121,7 +121,10 @@ pub(crate) struct Lower<'w> {
 
 /// Lowers everything `roots` need; the roots themselves are stored.
 pub(crate) fn fuse(world: &World, roots: &[Id], fuse: bool) -> Result<Vec<Step>, (Id, Problem)> {
-    let order = world.topological(roots, false);
+    // In the order of the nodes, which is that of recording and then of reverse accumulation: what backward needs of a
+    // layer is used up before the next layer's comes.
+    let mut order = world.topological(roots, false);
+    order.sort_unstable();
     let n = world.len();
     let mut lower = Lower {
         world,

@@ -47,6 +47,11 @@ fn group(step: &Step) -> Option<&GroupDraft> {
     }
 }
 
+/// The region that a group is computed again for.
+fn again(world: &World, g: &GroupDraft) -> u32 {
+    g.outputs.first().map_or(0, |(id, _)| world.again[id.index()])
+}
+
 fn has_trailing(g: &GroupDraft) -> bool {
     g.outputs.iter().any(|(_, kind)| matches!(kind, OutputKind::ReduceTrailing(..)))
 }
@@ -57,6 +62,10 @@ fn find_partner(world: &World, steps: &[Step], at: usize) -> Option<usize> {
     (at.saturating_sub(WINDOW)..at).rev().find(|&i| {
         let Some(earlier) = group(&steps[i]) else { return false };
         let (a, b) = (&earlier.expr, &later.expr);
+        // What is computed again must not be computed the first time instead, and kept.
+        if again(world, earlier) != again(world, later) {
+            return false;
+        }
         if a.space != b.space || earlier.outputs.len() + later.outputs.len() > MAX_OUTPUTS {
             return false;
         }

@@ -14,7 +14,10 @@ pub(crate) mod layout;
 mod merge;
 mod place;
 pub(crate) mod plan;
+mod planned;
 mod ran;
+mod recompute;
+mod regions;
 mod schedule;
 mod waiting;
 mod widen;
@@ -22,6 +25,7 @@ pub(crate) mod world;
 
 pub(crate) use check::Checked;
 pub use check::check_nan;
+pub use planned::planned_bytes;
 pub(crate) use ran::Ran;
 pub use waiting::mark;
 pub(crate) use waiting::{compute_waiting, settle};
@@ -45,6 +49,7 @@ use crate::tape::site::Site;
 use crate::tape::{self, Locked, NodeId, TensorType};
 use crate::tensor::Tensor;
 use key::{Key, KeyWriter};
+use regions::Regions;
 use world::{Id, Ids, World};
 
 thread_local! {
@@ -69,6 +74,7 @@ struct Request {
     key: Key,
     /// The nodes in canonical order: each after its inputs.
     order: Vec<NodeId>,
+    regions: Regions,
     /// Those whose values are wanted, as canonical numbers, and for each the bound input it replaces.
     wanted: Vec<(u32, Option<u32>)>,
     inputs: Vec<Arc<Buffer>>,
@@ -110,14 +116,7 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
         if is_captured {
             ran::check_captured(&request)?;
         }
-        let program = match copied {
-            Copied::Program(program) => program,
-            Copied::World(world, roots) => {
-                let program = Arc::new(compile(*world, &roots, &request)?);
-                key::insert(request.key.clone(), program.clone());
-                program
-            }
-        };
+        let program = compiled(copied, &request)?;
         if is_captured {
             ran::check_program(&program)?;
         }
@@ -166,6 +165,7 @@ fn collect(
     };
     let mut request = Request {
         key: Key::default(),
+        regions: Regions::of(&tape, &order),
         order,
         wanted: Vec::new(),
         inputs: Vec::new(),
@@ -286,6 +286,9 @@ fn write_key(
     let mut words = Vec::with_capacity(request.order.len() * 16);
     words.push(u64::from(FUSE.get()) | u64::from(request.checked) << 1);
     request.device.hash(&mut KeyWriter(&mut words));
+    words.push(request.regions.outer.len() as u64);
+    words.extend(request.regions.outer.iter().map(|&r| u64::from(r)));
+    let kept_for_backward = request.regions.kept(tape, &request.order);
     for (number, &node) in request.order.iter().enumerate() {
         let i = node.index();
         let op = &tape.op[i];
@@ -293,7 +296,8 @@ fn write_key(
         op.hash(&mut KeyWriter(&mut words));
         request.scalars.extend(arguments);
         tape.ty[i].hash(&mut KeyWriter(&mut words));
-        words.push((tape.inputs[i].len() as u64) << 1 | u64::from(tape.flags[i].cut));
+        let region = u64::from(request.regions.at(number)) << 32;
+        words.push(region | (tape.inputs[i].len() as u64) << 1 | u64::from(tape.flags[i].cut));
         words.extend(tape.inputs[i].iter().map(|&input| u64::from(tape.marked(input).unwrap_or(u32::MAX))));
         if let Some(buffer) = &tape.buffer[i] {
             request.bound.push(number as u32);
@@ -304,7 +308,7 @@ fn write_key(
         let flags = tape.flags[i];
         let primitive = op.primitive();
         let is_view = primitive.is_some_and(|p| p.is_view());
-        let saved = keep_graphs && flags.grad && primitive.is_some_and(|p| p.is_saved());
+        let saved = keep_graphs && flags.grad && kept_for_backward[number] && primitive.is_some_and(|p| p.is_saved());
         let is_gradient = matches!(op, Op::Gradient(_));
         if !is_gradient && (is_asked[number] || (flags.handle && (!is_view || !keep_graphs)) || saved) {
             words.push(2);
@@ -337,6 +341,7 @@ fn copy(tape: &Locked, request: &Request) -> (World, Vec<Id>) {
     for (number, &node) in request.order.iter().enumerate() {
         let i = node.index();
         world.current_origin = number as u32;
+        world.current_region = request.regions.at(number);
         let op = tape.op[i].with_slots(slot);
         slot += tape.op[i].arguments().len();
         let mut inputs = Ids::new();
@@ -358,9 +363,31 @@ fn copy(tape: &Locked, request: &Request) -> (World, Vec<Id>) {
         });
     }
     let roots = request.wanted.iter().map(|&(number, _)| ids[number as usize]).collect();
+    world.current_region = 0;
+    world.outer_regions.clone_from(&request.regions.outer);
     world.scalars = slot;
     world.given = request.bound.len();
     (world, roots)
+}
+
+/// The program of what was copied: the one there is, or a new one that is kept.
+fn compiled(copied: Copied, request: &Request) -> Result<Arc<Program>, Failure> {
+    match copied {
+        Copied::Program(program) => Ok(program),
+        Copied::World(world, roots) => {
+            let program = Arc::new(compile(*world, &roots, request)?);
+            key::insert(request.key.clone(), program.clone());
+            Ok(program)
+        }
+    }
+}
+
+/// The error of a failure, with the operation and its place.
+fn located(tape: &Locked, order: &[NodeId], Failure { origin, problem }: Failure) -> Error {
+    match order.get(origin as usize).or(order.last()) {
+        Some(&n) => Error::new(tape.op[n.index()].name(), problem, tape.site[n.index()]),
+        None => Error::new("realize", problem, Site::here()),
+    }
 }
 
 /// The passes, in order.
@@ -446,7 +473,7 @@ fn finish(request: Request, outcome: Result<Vec<Arc<Buffer>>, Failure>) -> Resul
             }
             Ok(())
         }
-        Err(Failure { origin, problem }) => {
+        Err(failure) => {
             for &node in &taken {
                 let number = order.iter().position(|&n| n == node);
                 let input = number.and_then(|n| bound.binary_search(&(n as u32)).ok());
@@ -454,9 +481,7 @@ fn finish(request: Request, outcome: Result<Vec<Arc<Buffer>>, Failure>) -> Resul
                     tape.buffer[node.index()] = Some(inputs[input].clone());
                 }
             }
-            let node = order.get(origin as usize).or(order.last());
-            Err(node.map(|&n| Error::new(tape.op[n.index()].name(), problem.clone(), tape.site[n.index()])))
-                .map_err(|e| e.unwrap_or_else(|| Error::new("realize", problem, Site::here())))
+            Err(located(&tape, &order, failure))
         }
     };
     inputs.clear();

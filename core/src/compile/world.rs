@@ -40,6 +40,10 @@ pub(crate) struct World {
     pub ty: Vec<TensorType>,
     /// The canonical number of the tape's node this came from: its site is looked up by it when a run fails.
     pub origin: Vec<u32>,
+    /// The recompute region it was recorded in; 0: none.
+    pub region: Vec<u32>,
+    /// The region that it is computed again for; 0: it is no copy.
+    pub again: Vec<u32>,
     /// The program input that already holds the value.
     pub bound: Vec<Option<u32>>,
     equal: HashMap<(Op, Ids, TensorType), Id>,
@@ -49,6 +53,12 @@ pub(crate) struct World {
     pub scalars: usize,
     /// Origin of the nodes that are being added.
     pub current_origin: u32,
+    /// Their region.
+    pub current_region: u32,
+    /// The region that they are computed again for.
+    pub current_again: u32,
+    /// The region that each region lies in: entry 0 is that of region 1.
+    pub outer_regions: Vec<u32>,
 }
 
 impl World {
@@ -62,6 +72,8 @@ impl World {
         self.inputs.push(inputs);
         self.ty.push(ty);
         self.origin.push(self.current_origin);
+        self.region.push(self.current_region);
+        self.again.push(self.current_again);
         self.bound.push(bound);
         id
     }
@@ -93,18 +105,29 @@ impl World {
     /// Whether the columns fit together: the spec that every pass keeps. Checked after each in debug builds.
     pub fn verify(&self) -> Result<(), String> {
         let n = self.len();
-        if [self.inputs.len(), self.ty.len(), self.origin.len(), self.bound.len()] != [n; 4] {
+        let (region, again) = (self.region.len(), self.again.len());
+        if [self.inputs.len(), self.ty.len(), self.origin.len(), region, again, self.bound.len()] != [n; 6] {
             return Err("the columns have different lengths".into());
         }
         for (i, inputs) in self.inputs.iter().enumerate() {
-            if let Some(input) = inputs.iter().find(|x| x.index() >= n) {
-                return Err(format!("%{i} reads %{}, which is not there", input.0));
+            if let Some(input) = inputs.iter().find(|x| x.index() >= i) {
+                return Err(format!("%{i} reads %{}, which was not there before it", input.0));
             }
             if self.op[i].primitive().is_none() && self.bound[i].is_none() {
                 return Err(format!("%{i} is a leaf and nothing is bound to it"));
             }
         }
         Ok(())
+    }
+
+    /// The region that `region` lies in; 0: none.
+    pub fn outer(&self, region: u32) -> u32 {
+        (region as usize).checked_sub(1).map_or(0, |r| self.outer_regions[r])
+    }
+
+    /// Whether `id` was recorded in `region` or in one inside it.
+    pub fn is_within(&self, id: Id, region: u32) -> bool {
+        std::iter::successors(Some(self.region[id.index()]), |&r| (r != 0).then(|| self.outer(r))).any(|r| r == region)
     }
 
     pub fn shape(&self, id: Id) -> &Shape {

@@ -8,6 +8,7 @@ pub(crate) mod arg_reduce;
 pub(crate) mod arithmetic;
 pub(crate) mod arrange;
 pub(crate) mod attention;
+pub(crate) mod barrier;
 pub(crate) mod cast;
 pub(crate) mod check_index;
 pub(crate) mod concat;
@@ -179,6 +180,8 @@ primitives! {
     Random(source::Random),
     /// The operand without its derivative.
     Detach(detach::Detach),
+    /// The operand, once another value is there.
+    Barrier(barrier::Barrier),
     /// The operand on another device.
     ToDevice(to_device::ToDevice),
     /// All cotangents of one root.

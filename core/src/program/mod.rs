@@ -52,7 +52,7 @@ pub(crate) enum Body {
     /// On several devices.
     Mixed(MixedProgram),
     /// Node by node, on the reference device.
-    Interpreted(Graph),
+    Interpreted(Box<Graph>),
 }
 
 impl Default for Body {
@@ -83,7 +83,7 @@ impl Program {
 
     /// A program for the reference device.
     pub fn interpreted(graph: Graph) -> Program {
-        Program { body: Body::Interpreted(graph), ..Program::default() }
+        Program { body: Body::Interpreted(Box::new(graph)), ..Program::default() }
     }
 
     /// Bytes the program itself takes, roughly.

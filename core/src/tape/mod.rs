@@ -4,6 +4,7 @@
 //! no passes and no programs; nothing here computes. One lock guards all columns; it is held for single recordings and
 //! for the copy of a graph, never while compiling or running.
 
+pub(crate) mod region;
 pub(crate) mod site;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use crate::device::Device;
 use crate::ops::Op;
 use crate::parameter::Owner;
 use crate::tensor::shape::Shape;
+use region::Region;
 use site::Site;
 
 /// An entity of the tape.
@@ -100,6 +102,8 @@ pub(crate) struct Tape {
     /// When it was recorded, in order; and which leaves it may depend on, two bits each (Bloom 1970): with that, `grad`
     /// can tell whether a value whose graph is gone may have depended on an input.
     pub ancestry: Vec<Ancestry>,
+    /// What it is computed again with in backward.
+    pub region: Vec<Option<Arc<Region>>>,
     /// Whose gradient a leaf's is.
     pub owner: Vec<Option<Arc<Owner>>>,
     /// One per handle and per node that has this as an input.
@@ -190,6 +194,7 @@ impl Tape {
                 self.buffer[i] = buffer;
                 self.flags[i] = flags;
                 self.ancestry[i] = ancestry;
+                self.region[i] = None;
                 self.owner[i] = None;
                 self.uses[i] = 1;
                 id
@@ -203,6 +208,7 @@ impl Tape {
                 self.buffer.push(buffer);
                 self.flags.push(flags);
                 self.ancestry.push(ancestry);
+                self.region.push(None);
                 self.owner.push(None);
                 self.uses.push(1);
                 self.older.push(NodeId::NONE);
@@ -293,6 +299,7 @@ impl Tape {
         }
         self.unlink(id);
         self.op[id.index()] = Op::Leaf;
+        self.region[id.index()] = None;
         let flags = &mut self.flags[id.index()];
         flags.released |= flags.grad;
         flags.lost |= !flags.grad && !flags.cut;
@@ -327,6 +334,7 @@ impl Tape {
             self.op[i] = Op::Leaf;
             self.buffer[i] = None;
             self.owner[i] = None;
+            self.region[i] = None;
             self.flags[i] = Flags::default();
             self.free.push(id);
             work.extend(inputs);

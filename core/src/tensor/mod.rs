@@ -17,6 +17,7 @@ use crate::autodiff::grad_enabled;
 use crate::buffer::Buffer;
 use crate::error::{Error, Problem};
 use crate::ops::{Flow, Op};
+use crate::tape::region::Region;
 use crate::tape::site::Site;
 use crate::tape::{self, Inputs, NodeId, TensorType};
 use shape::Shape;
@@ -107,6 +108,7 @@ impl Tensor {
         let mut tape = tape::lock();
         let node = tape.push(op, ids, ty.clone(), site, grad, None);
         tape.flags[node.index()].cut = !grad_enabled();
+        tape.region[node.index()] = Region::current();
         drop(tape);
         let made = Tensor(Arc::new(Handle { node, ty, grad, mistake: None, second: false }));
         match eager() {

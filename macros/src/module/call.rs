@@ -69,7 +69,9 @@ impl Parts<'_> {
         let (member, name) = (&field.member, &field.name);
         let scope = local("_scope");
         let call = quote_spanned!(span=> #receiver.#member.#forward(#(#passed),*));
-        (vec![parse_quote!(let #scope = ::tapeflow::__macro::scope(#name);)], parse_quote!(#call))
+        let mut stmts: Vec<Stmt> = vec![parse_quote!(let #scope = ::tapeflow::__macro::scope(#name);)];
+        stmts.extend(recompute(field));
+        (stmts, parse_quote!(#call))
     }
 
     fn each(self) -> (Vec<Stmt>, Expr) {
@@ -78,7 +80,8 @@ impl Parts<'_> {
         let (output, index, module, scope) = (local("output"), local("index"), local("module"), local("_scope"));
         let rest = passed.iter().skip(1);
         let call = quote_spanned!(span=> #output = #module.#forward(&#output #(, #rest)*););
-        let enter = quote!(let #scope = ::tapeflow::__macro::scope_index(#name, #index););
+        let again = recompute(field);
+        let enter = quote!(let #scope = ::tapeflow::__macro::scope_index(#name, #index); #again);
         let (list, body) = match field.form {
             Form::MaybeEach => (quote!(#receiver.#member.iter().flatten()), quote!(#enter #call)),
             Form::EachMaybe => (
@@ -99,10 +102,12 @@ impl Parts<'_> {
         let (member, name) = (&field.member, &field.name);
         let (module, scope) = (local("module"), local("_scope"));
         let call = quote_spanned!(span=> #module.#forward(#(#passed),*));
+        let again = recompute(field);
         let expr = parse_quote! {
             match &#receiver.#member {
                 ::core::option::Option::Some(#module) => {
                     let #scope = ::tapeflow::__macro::scope(#name);
+                    #again
                     #call
                 }
                 ::core::option::Option::None => #start,
@@ -110,6 +115,12 @@ impl Parts<'_> {
         };
         (vec![], expr)
     }
+}
+
+/// Enters a recompute region, if the field's calls are such.
+fn recompute(field: &Field) -> Option<Stmt> {
+    let name = local("_recompute");
+    field.recompute.as_ref().map(|_| parse_quote!(let #name = ::tapeflow::__macro::recompute_scope();))
 }
 
 /// A local of the generated code, which no name of the user's can meet.

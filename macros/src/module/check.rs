@@ -13,7 +13,7 @@ use crate::errors::Errors;
 
 /// The module, its forward's body not yet rewritten, and the closure it is to be made of.
 pub fn module(input: &DeriveInput, errors: &Errors) -> (Module, Option<ExprClosure>) {
-    let closure = options(&input.attrs, Place::Struct, errors).forward;
+    let Options { forward: closure, recompute, .. } = options(&input.attrs, Place::Struct, errors);
     let fields = match &input.data {
         Data::Struct(data) => {
             data.fields.iter().zip(data.fields.members()).map(|(f, m)| field(f, m, &input.generics, errors)).collect()
@@ -32,8 +32,23 @@ pub fn module(input: &DeriveInput, errors: &Errors) -> (Module, Option<ExprClosu
         }
     };
     check_names(&fields, errors);
+    if closure.is_none() {
+        for option in fields.iter().filter_map(|f| f.recompute.as_ref()).chain(&recompute) {
+            errors.at(
+                option,
+                "`recompute` is about the calls of `forward = |x| …`, which is not here: in a `forward` written by hand, \
+                 call `tapeflow::recompute(|| …)`",
+            );
+        }
+    }
     let forward = closure.as_ref().map(|closure| forward(closure, errors));
-    let module = Module { ident: input.ident.clone(), generics: input.generics.clone(), fields, forward };
+    let module = Module {
+        ident: input.ident.clone(),
+        generics: input.generics.clone(),
+        fields,
+        forward,
+        recompute: recompute.is_some(),
+    };
     (module, closure)
 }
 
@@ -55,7 +70,30 @@ fn field(field: &syn::Field, member: Member, generics: &Generics, errors: &Error
     let called = role == Role::Skipped || (role == Role::Module && leaf_name(element).is_none());
     let form = if called { form } else { Form::None };
     let function = is_function(role, &field.ty, generics);
-    Field { member, name, ty: field.ty.clone(), element: element.clone(), role, form, function }
+    let recompute = options.recompute.filter(|option| {
+        let has_forward = called && role != Role::Skipped;
+        if !has_forward {
+            errors.at(
+                option,
+                "`recompute` is about a module's forward: a parameter, a buffer or a skipped field has none",
+            );
+        }
+        has_forward
+    });
+    Field { member, name, ty: field.ty.clone(), element: element.clone(), role, form, function, recompute }
+}
+
+/// Reports fields whose calls are to be computed again and that are never called.
+pub fn check_recomputed(forward: &Forward, fields: &[Field], errors: &Errors) {
+    let unused = fields.iter().enumerate().filter(|(k, _)| !forward.called.contains(k));
+    for (option, field) in unused.filter_map(|(_, f)| Some((f.recompute.as_ref()?, f))) {
+        let name = field.member.to_token_stream();
+        let message = format!(
+            "the forward expression never calls `{name}`, so nothing would be computed again: call it as `{name}(x)`, or \
+             wrap what it does in `tapeflow::recompute(|| …)`"
+        );
+        errors.at(option, message);
+    }
 }
 
 fn role(options: &Options, errors: &Errors) -> Role {

@@ -133,6 +133,10 @@ fn body(module: &Module, forward: &Forward) -> TokenStream {
     });
     let owned = forward.inputs.iter().filter(|i| i.mutable.is_some() && i.ty.is_none()).filter_map(|i| i.name.as_ref());
     let owned = owned.map(|name| quote!(let mut #name = ::tapeflow::Tensor::clone(#name);));
+    let again = module.recompute.then(|| {
+        let name = Ident::new("_recompute", Span::mixed_site());
+        quote!(let #name = ::tapeflow::__macro::recompute_scope();)
+    });
     let body = match body {
         Expr::Block(block) if block.label.is_none() && block.attrs.is_empty() => {
             let stmts = &block.block.stmts;
@@ -141,7 +145,7 @@ fn body(module: &Module, forward: &Forward) -> TokenStream {
         // As a statement, so that a leading block is set in parentheses where the grammar needs it.
         other => Stmt::Expr(other.clone(), None).into_token_stream(),
     };
-    quote!(#import #(#owned)* #body)
+    quote!(#import #again #(#owned)* #body)
 }
 
 fn vjp(forward: &Forward) -> TokenStream {

@@ -27,6 +27,9 @@ pub fn module(item: TokenStream) -> TokenStream {
     let (mut module, closure) = check::module(&input, &errors);
     if let (Some(forward), Some(closure)) = (&mut module.forward, &closure) {
         forward::rewrite(forward, closure, &module.fields, &errors);
+        if errors.is_empty() {
+            check::check_recomputed(forward, &module.fields, &errors);
+        }
     }
     let expansion = expand::expand(&module, errors.is_empty());
     let messages = errors.into_tokens();

@@ -47,6 +47,8 @@ pub struct Field {
     pub form: Form,
     /// Whether it is skipped and called as the function it holds.
     pub function: bool,
+    /// `recompute`, if each of its calls is a recompute region.
+    pub recompute: Option<Ident>,
 }
 
 /// One input of the forward closure.
@@ -119,6 +121,8 @@ pub struct Module {
     pub fields: Vec<Field>,
     /// If given.
     pub forward: Option<Forward>,
+    /// Whether its forward is a recompute region.
+    pub recompute: bool,
 }
 
 /// The options of one `#[module(…)]`, as written.
@@ -132,4 +136,6 @@ pub struct Options {
     pub buffer: Option<Ident>,
     /// `rename = "…"`
     pub rename: Option<syn::LitStr>,
+    /// `recompute`
+    pub recompute: Option<Ident>,
 }

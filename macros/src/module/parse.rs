@@ -18,15 +18,15 @@ pub enum Place {
 impl Place {
     fn known(self) -> &'static [&'static str] {
         match self {
-            Place::Struct => &["forward"],
-            Place::Field => &["skip", "buffer", "rename"],
+            Place::Struct => &["forward", "recompute"],
+            Place::Field => &["skip", "buffer", "rename", "recompute"],
         }
     }
 
     fn listed(self) -> &'static str {
         match self {
-            Place::Struct => "a struct has `forward = |x| …`",
-            Place::Field => "a field has `skip`, `buffer` and `rename = \"…\"`",
+            Place::Struct => "a struct has `forward = |x| …` and `recompute`",
+            Place::Field => "a field has `skip`, `buffer`, `rename = \"…\"` and `recompute`",
         }
     }
 }
@@ -51,6 +51,7 @@ fn read(input: ParseStream, place: Place, options: &mut Options, errors: &Errors
                 let closure = closure(&name, input)?;
                 set(&mut options.forward, closure, &name, errors);
             }
+            "recompute" => set(&mut options.recompute, name.clone(), &name, errors),
             "skip" if place == Place::Field => set(&mut options.skip, name.clone(), &name, errors),
             "buffer" if place == Place::Field => set(&mut options.buffer, name.clone(), &name, errors),
             "rename" if place == Place::Field => {

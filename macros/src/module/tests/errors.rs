@@ -65,9 +65,9 @@ fn options() {
             #[module] h: Linear,
         }",
         expect![[r#"
-            1:10: there is no option `foward`: a struct has `forward = |x| …` (did you mean `forward`?)
-            1:26: there is no option `skip`: a struct has `forward = |x| …`
-            3:22: there is no option `skp`: a field has `skip`, `buffer` and `rename = "…"` (did you mean `skip`?)
+            1:10: there is no option `foward`: a struct has `forward = |x| …` and `recompute` (did you mean `forward`?)
+            1:26: there is no option `skip`: a struct has `forward = |x| …` and `recompute`
+            3:22: there is no option `skp`: a field has `skip`, `buffer`, `rename = "…"` and `recompute` (did you mean `skip`?)
             4:31: `rename` is followed by the name: `rename = "weight"`
             5:31: a name is one segment of a path such as `h.3.mlp`: not empty, without dots and spaces
             6:22: a buffer is visited and saved, a skipped field is not: keep one of `skip` and `buffer`

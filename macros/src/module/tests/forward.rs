@@ -341,3 +341,60 @@ fn extra_inputs() {
     "##]],
     );
 }
+
+#[test]
+fn what_is_computed_again() {
+    check(
+        module,
+        "#[module(recompute, forward = |x| out(inner(blocks(x))))]
+         struct Net { #[module(recompute)] blocks: Vec<Block>, #[module(recompute)] inner: Option<Block>, \
+         #[module(recompute)] out: Linear }",
+        expect![[r##"
+            #[automatically_derived]
+            impl ::tapeflow::Module for Net {
+                fn visit(&self, visitor: &mut dyn ::tapeflow::Visitor) {
+                    visitor.enter("blocks");
+                    ::tapeflow::Module::visit(&self.blocks, visitor);
+                    visitor.leave();
+                    visitor.enter("inner");
+                    ::tapeflow::Module::visit(&self.inner, visitor);
+                    visitor.leave();
+                    visitor.enter("out");
+                    ::tapeflow::Module::visit(&self.out, visitor);
+                    visitor.leave();
+                }
+            }
+            #[automatically_derived]
+            impl ::tapeflow::Forward for Net {
+                #[track_caller]
+                fn forward(&self, x: &::tapeflow::Tensor) -> ::tapeflow::Tensor {
+                    #[allow(unused_imports)]
+                    use ::tapeflow::Forward as _;
+                    let _recompute = ::tapeflow::__macro::recompute_scope();
+                    let input = {
+                        let input = {
+                            let mut output = ::tapeflow::Tensor::clone(x);
+                            for (index, module) in self.blocks.iter().enumerate() {
+                                let _scope = ::tapeflow::__macro::scope_index("blocks", index);
+                                let _recompute = ::tapeflow::__macro::recompute_scope();
+                                output = module.forward(&output);
+                            }
+                            output
+                        };
+                        match &self.inner {
+                            ::core::option::Option::Some(module) => {
+                                let _scope = ::tapeflow::__macro::scope("inner");
+                                let _recompute = ::tapeflow::__macro::recompute_scope();
+                                module.forward(&input)
+                            }
+                            ::core::option::Option::None => input,
+                        }
+                    };
+                    let _scope = ::tapeflow::__macro::scope("out");
+                    let _recompute = ::tapeflow::__macro::recompute_scope();
+                    self.out.forward(&input)
+                }
+            }
+        "##]],
+    );
+}
