@@ -29,11 +29,10 @@ const AT_ONCE: usize = 250;
 /// Reads all images, in evaluation mode.
 pub fn read(model: &(impl Module + Forward), images: &Images) -> Result<Reading> {
     let mut reading = Reading { counts: Default::default(), loss: 0.0, mistakes: Vec::new() };
-    for start in (0..images.len()).step_by(AT_ONCE) {
-        let range = start..(start + AT_ONCE).min(images.len());
-        let batch = images.consecutive(range.clone());
-        let scores = no_grad(|| model.eval(|| model.forward(&batch.inputs).log_softmax(-1))).to_vec::<f32>()?;
-        for (index, scores) in range.zip(scores.chunks(CLASSES)) {
+    for (batch, start) in images.consecutive(AT_ONCE).epoch(0).zip((0..).step_by(AT_ONCE)) {
+        let (inputs, _) = batch?;
+        let scores = no_grad(|| model.eval(|| model.forward(&inputs).log_softmax(-1))).to_vec::<f32>()?;
+        for (index, scores) in (start..).zip(scores.chunks(CLASSES)) {
             let digit = usize::from(images.labels[index]);
             let read = scores.iter().enumerate().fold(0, |best, (i, &s)| if s > scores[best] { i } else { best });
             let loss = -f64::from(scores[digit]);

@@ -12,6 +12,8 @@ mod mnist;
 mod options;
 mod picture;
 mod run_folder;
+#[path = "../gpt/stop.rs"]
+mod stop;
 mod train;
 
 use std::process::ExitCode;

@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use tapeflow::data::Loader;
 use tapeflow::metrics::Record;
 use tapeflow::models::{LeNet, ResNet20};
 use tapeflow::progress::Progress;
 use tapeflow::schedule::WarmupCosine;
 use tapeflow::{
-    Adam, Forward, Generator, LossScaler, Module, ModuleExt, Optimizer, Precision, Result as NnResult, Step, Trainer,
+    Adam, Forward, Generator, LossScaler, Module, ModuleExt, Optimizer, Precision, Result as NnResult, Step, Tensor,
+    Trainer,
 };
 
 use crate::digits;
@@ -19,6 +19,7 @@ use crate::images::{CLASSES, Images};
 use crate::mnist;
 use crate::options::{Network, Options};
 use crate::run_folder::RunFolder;
+use crate::stop;
 
 /// Trains as the options say.
 pub fn train(options: &Options) -> Result<(), Failure> {
@@ -38,20 +39,20 @@ pub fn train(options: &Options) -> Result<(), Failure> {
 }
 
 fn run(model: &(impl Module + Forward), options: &Options, train: &Images, test: &Images) -> Result<(), Failure> {
-    let per_epoch = (train.len() / options.batch_size) as u64;
+    let batch = options.batch_size;
+    let batches = train.shuffled(batch, options.shift, options.seed);
+    let per_epoch = batches.batches_per_epoch();
     let steps = per_epoch * options.epochs as u64;
     let source = options.data.as_ref().map_or("drawn".to_owned(), |folder| folder.display().to_string());
     println!("images    {source}: {} for training, {} for testing", train.len(), test.len());
     println!("model     {:?}: {} parameters", options.model, model.num_parameters());
     println!(
-        "training  {} epochs of {per_epoch} batches of {} in {} on {}",
-        options.epochs, options.batch_size, options.precision, options.device
+        "training  {} epochs of {per_epoch} batches of {batch} in {} on {}",
+        options.epochs, options.precision, options.device
     );
+    stop::at_ctrl_c()?;
     let mut folder = RunFolder::create(&options.out)?;
     let mut progress = Progress::new(0, steps);
-    let (images, device) = (train.clone(), options.device);
-    let (batch, shift, seed) = (options.batch_size, options.shift, options.seed);
-    let batches = Loader::new(0..steps, move |step| device.scope(|| Ok(images.shuffled(batch, shift, seed, step))));
     let adam = Adam::new(model);
     let mut optimizer: Box<dyn Optimizer> = match options.precision {
         Precision::F16 => Box::new(LossScaler::new(adam)),
@@ -65,7 +66,7 @@ fn run(model: &(impl Module + Forward), options: &Options, train: &Images, test:
     };
     let trainer = Trainer { steps: 0..steps, schedule: &schedule, grad_clip: 0.0 };
     let (mut mean, mut seconds, mut since) = (None, 0.0, Instant::now());
-    let mut diverged = false;
+    let (mut diverged, mut taken) = (false, 0);
     let after = |step: &Step| -> NnResult<ControlFlow<()>> {
         let loss = f64::from(step.loss.item::<f32>()?);
         let took = since.elapsed().as_secs_f64();
@@ -77,11 +78,15 @@ fn run(model: &(impl Module + Forward), options: &Options, train: &Images, test:
             diverged = true;
             return Ok(ControlFlow::Break(()));
         }
+        taken = step.step + 1;
         let running = mean.map_or(loss, |mean: f64| mean + 0.02 * (loss - mean));
         mean = Some(running);
         progress.set_train_loss(running);
         progress.set_speed((step.step + 1) as f64 * batch as f64 / seconds, "images/s");
         progress.advance_to(step.step + 1);
+        if stop::is_wanted() {
+            return Ok(ControlFlow::Break(()));
+        }
         let done = step.step + 1;
         if done.is_multiple_of(per_epoch) && done < steps {
             let reading = evaluate::read(model, test)?;
@@ -93,8 +98,8 @@ fn run(model: &(impl Module + Forward), options: &Options, train: &Images, test:
         since = Instant::now();
         Ok(ControlFlow::Continue(()))
     };
-    let loss = |batch: &crate::images::Batch| model.forward(&batch.inputs).cross_entropy(&batch.targets);
-    trainer.run(model, optimizer.as_mut(), batches, loss, after)?;
+    let loss = |(inputs, digits): &(Tensor, Tensor)| model.forward(inputs).cross_entropy(digits);
+    trainer.run(model, optimizer.as_mut(), batches.steps(0..steps), loss, after)?;
     if diverged {
         let rate = options.learning_rate;
         return Err(Failure::Run(format!(
@@ -102,14 +107,17 @@ fn run(model: &(impl Module + Forward), options: &Options, train: &Images, test:
         )));
     }
     let reading = evaluate::read(model, test)?;
-    folder.record(&record_of(&reading, steps))?;
+    folder.record(&record_of(&reading, taken))?;
     folder.save(model, options)?;
     folder.draw_mistakes(test, &reading.mistakes)?;
     folder.draw_filters(model)?;
     progress.finish();
     println!("{}", reading.table());
     println!("{}", summary(&reading));
-    println!("{seconds:.1} s in steps, {:.0} images/s", steps as f64 * batch as f64 / seconds);
+    if taken < steps {
+        println!("stopped after {taken} of {steps} steps");
+    }
+    println!("{seconds:.1} s in steps, {:.0} images/s", taken as f64 * batch as f64 / seconds);
     println!("written to {}: checkpoint, metrics.jsonl, mistakes.png, filters.png", folder.path().display());
     Ok(())
 }

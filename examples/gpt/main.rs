@@ -11,6 +11,7 @@ mod options;
 mod recipe;
 mod run_folder;
 mod sample;
+mod stop;
 mod text;
 mod train;
 

@@ -1,7 +1,6 @@
 //! A training run: what is evaluated, shown and saved, and when.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tapeflow::checkpoint::{Training, resume};
@@ -20,6 +19,7 @@ use crate::options::{Eval, Options};
 use crate::recipe::Recipe;
 use crate::run_folder::RunFolder;
 use crate::sample;
+use crate::stop;
 use crate::text::Text;
 
 /// Trains as the options say. Everything that can be wrong with them is found before the run's folder is made.
@@ -55,7 +55,7 @@ pub fn train(options: &Options) -> Result<(), Failure> {
         state.done = state.first;
         (state.train_loss, state.val_loss) = (stopped.state.train_loss, stopped.state.val_loss);
     }
-    stop_at_ctrl_c()?;
+    stop::at_ctrl_c()?;
     let mut folder = match stopped.as_ref().and_then(|s| s.run.as_deref()) {
         Some(run) => RunFolder::reopen(run, state.done as u64, options.keep)?,
         None => RunFolder::create(&options.out, options.keep)?,
@@ -248,7 +248,7 @@ impl Run<'_> {
             progress.set_tokens_per_second(tokens * (self.state.done - self.state.first) as f64 / self.state.seconds);
             progress.advance_to(self.state.done as u64);
         }
-        if STOP.load(Ordering::Relaxed) {
+        if stop::is_wanted() {
             return Ok(ControlFlow::Break(()));
         }
         let (done, steps) = (self.state.done, self.recipe.steps);
@@ -363,18 +363,4 @@ impl Run<'_> {
         println!("more of it: cargo run --release --example gpt -- --load {path} --generate \"...\"");
         Ok(())
     }
-}
-
-/// Set when the run is to end after its present step.
-static STOP: AtomicBool = AtomicBool::new(false);
-
-/// The first Ctrl-C ends the run after its step, with everything saved; the second at once.
-fn stop_at_ctrl_c() -> Result<(), Failure> {
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nending after this step; press Ctrl-C again to end at once");
-    })
-    .map_err(|e| Failure::Run(format!("cannot listen for Ctrl-C: {e}")))
 }

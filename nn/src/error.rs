@@ -103,6 +103,15 @@ pub enum Error {
         paths: Vec<String>,
     },
 
+    /// A sample that could not be made, or samples that make no batch.
+    #[error("{which}: {source}")]
+    Sample {
+        /// Which.
+        which: String,
+        /// Why.
+        source: Box<Error>,
+    },
+
     /// The thread that prepares batches ended before its time.
     #[error("the loader's thread ended: {0}")]
     Loader(String),

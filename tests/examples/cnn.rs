@@ -1,6 +1,7 @@
 //! The cnn example: drawn digits, MNIST where it is, damaged data.
 
 use std::io::Write;
+use std::process::Stdio;
 
 use super::*;
 
@@ -26,6 +27,27 @@ fn accuracy(metrics: &str) -> f64 {
     let last = metrics.lines().last().unwrap();
     let record: serde_json::Value = serde_json::from_str(last).unwrap();
     record["test_accuracy"].as_f64().unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn cnn_ends_well_when_it_is_interrupted() {
+    let folder = Folder::new("cnn-stop");
+    let mut command = example("cnn");
+    command.args(["--drawn", "400", "--epochs", "10000"]).current_dir(&folder.0);
+    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let metrics = folder.0.join("runs/cnn/metrics.jsonl");
+    while !std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0) {
+        assert!(run.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+    let output = run.wait_with_output().unwrap();
+    assert!(succeeded(&output).contains("stopped after"), "{output:?}");
+    accuracy(&folder.read("runs/cnn/metrics.jsonl"));
+    for file in ["mistakes.png", "filters.png", "checkpoint/model.safetensors"] {
+        assert!(folder.0.join("runs/cnn").join(file).is_file(), "{file}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tapeflow_core::Tensor;
 
+use super::draw::below;
 use crate::error::{Error, Result};
 
 /// Which part of a dataset.
@@ -100,18 +101,6 @@ fn gather(tokens: &[i64], starts: &[usize], block: usize) -> Blocks {
         Tensor::from_vec(values, [starts.len(), block])
     };
     Blocks { inputs: cut(0), targets: cut(1), count: starts.len() * block }
-}
-
-/// A number below `n` that depends on `key` alone: each part of the key goes through the mixer of SplitMix64
-/// (Steele, Lea & Flood 2014), then the high bits are scaled down, whose bias is n / 2⁶⁴.
-fn below(n: u64, key: [u64; 4]) -> u64 {
-    let mixed = key.into_iter().fold(0u64, |state, part| {
-        let mut z = (state ^ part).wrapping_add(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    });
-    ((u128::from(mixed) * u128::from(n)) >> 64) as u64
 }
 
 #[cfg(test)]
