@@ -157,8 +157,7 @@ impl Options {
 const NAMES: [&str; 6] = ["data", "config", "device", "out", "load", "resume"];
 /// The flags that do not change what is computed.
 const WITH_RESUME: [&str; 10] =
-    ["resume", "data", "threads", "device", "profile", "out", "save_every", "keep", "recompute",
-     "tokens"];
+    ["resume", "data", "threads", "device", "profile", "out", "save_every", "keep", "recompute", "tokens"];
 /// The flags that make no sense when a loaded model is trained: it has its sizes.
 const NOT_IN_FINE_TUNING: [&str; 8] = ["config", "resume", "generate", "stop", "n_layer", "n_head", "n_embd", "bias"];
 /// The flags that say how to sample.

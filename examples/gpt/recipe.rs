@@ -82,6 +82,7 @@ impl Recipe {
             weight_decay: 0.1,
             betas: (0.9, 0.99),
             grad_clip: 1.0,
+            precision: Precision::F32,
         };
         let recipe = recipe.changed(flags).checked()?;
         let (block, context) = (recipe.block(), recipe.sizes.block_size);

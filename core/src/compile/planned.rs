@@ -25,7 +25,7 @@ pub fn planned_bytes(tensors: &[&Tensor]) -> Result<usize, Error> {
         tensor.check()?;
     }
     let Some(first) = tensors.first() else { return Ok(0) };
-    let Some((request, copied)) = collect(tensors, &[], first.ty().device.0, false) else { return Ok(0) };
+    let Some((request, copied)) = collect(tensors, &[], first.ty().device.0, false, None) else { return Ok(0) };
     let program = compiled(copied, &request);
     // Nothing was computed: nodes are let go as they are.
     let mut tape = tape::lock();
