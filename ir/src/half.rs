@@ -1,4 +1,5 @@
-//! The two half-precision formats: their bits from and to f32. Owns the formulas; who loads and stores is not its matter.
+//! The two half-precision formats: their bits from and to f32. Owns the formulas; who loads and stores is not its
+//! matter.
 //!
 //! Branch-free, so that loops over them become vector code. Results round to nearest, ties to even; what is beyond the
 //! largest number becomes an infinity, every NaN the quiet one of its sign. Other dtypes go through f32, as in PyTorch.

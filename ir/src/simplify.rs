@@ -1,8 +1,9 @@
 //! Makes functions shorter without changing a bit of what they compute.
 //! Owns the rewriting rules; every one of them is exact in IEEE arithmetic, where all NaNs count as one value.
 //!
-//! Not rules, because they change bits: `x · 0 → 0` (NaN, −0), `x + 0 → x` (−0), rounding to half precision and back, reassociation, folding of functions of
-//! the mathematics library (they may differ between devices), and anything that would change a value's extent.
+//! Not rules, because they change bits: `x · 0 → 0` (NaN, −0), `x + 0 → x` (−0), rounding to half precision and back,
+//! reassociation, folding of functions of the mathematics library (they may differ between devices), and anything that
+//! would change a value's extent.
 
 use crate::half::rounded;
 use crate::{Binary, Builder, Column, Compare, Const, DType, Extent, Op, Precision, ScalarFn, Type, Unary, V};

@@ -1,6 +1,7 @@
 //! What computing something will take, before it runs.
 
-use super::{collect, compiled, located};
+use super::request::collect;
+use super::{compiled, located};
 use crate::error::Error;
 use crate::tape;
 use crate::tensor::Tensor;

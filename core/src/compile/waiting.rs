@@ -1,7 +1,8 @@
 //! What was recorded and waits: computed here when something is about to change under it, or when there is too much of
 //! it.
 
-use super::{depending_on, realize};
+use super::realize;
+use super::request::depending_on;
 use crate::error::Error;
 use crate::tape::{self, NodeId};
 use crate::tensor::Tensor;

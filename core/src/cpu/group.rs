@@ -185,6 +185,7 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
         inputs: &reads,
         outputs: &writes,
         length,
+        by_row,
         single_row: !by_row || length >= TILE_MOST || total == length,
     };
     let lowered = lower(&context, &|reduce, dtype| -> Option<Folds> { folds(isa, reduce, dtype) })?;

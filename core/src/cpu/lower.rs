@@ -8,10 +8,11 @@
 use tapeflow_ir::{Const, DType, Op, Reduce, ScalarFn, V};
 
 use super::CompileError;
+use super::code;
 use super::cost::cost;
 use super::fold::Folds;
 use super::isa::Isa;
-use super::step::{Class, Lowered, Place, Read, Register, Shape, Slot, Step, Write};
+use super::step::{Class, Lowered, Meaning, Place, Read, Register, Shape, Slot, Step, Write};
 use super::table;
 use super::vector::Primitive;
 
@@ -27,6 +28,8 @@ pub struct Context<'a> {
     pub outputs: &'a [Write],
     /// The extent of a row.
     pub length: usize,
+    /// Whether tiles consist of whole rows.
+    pub by_row: bool,
     /// Whether a tile has one row: then a splat need not step.
     pub single_row: bool,
 }
@@ -39,7 +42,7 @@ pub fn lower(context: &Context<'_>, folds: &dyn Fn(Reduce, DType) -> Option<Fold
     let mut lowering = Lowering {
         context,
         values: vec![None; context.function.values.len()],
-        out: Lowered { places: vec![], registers: vec![], prologue: vec![], body: vec![], cost: 0.0 },
+        out: Lowered { places: vec![], registers: vec![], prologue: vec![], body: vec![], codes: vec![], cost: 0.0 },
     };
     let needed = needed(context.function);
     for (index, &needed) in needed.iter().enumerate() {
@@ -49,6 +52,7 @@ pub fn lower(context: &Context<'_>, folds: &dyn Fn(Reduce, DType) -> Option<Fold
     }
     lowering.finish()?;
     let mut out = lowering.out;
+    code::fuse(&mut out, context);
     out.assign_registers();
     Ok(out)
 }
@@ -80,7 +84,7 @@ struct Value {
     class: Class,
     /// Of `class` Lane: itself or its spread copy, once made.
     lanes: Option<Slot>,
-    size: usize,
+    dtype: DType,
     /// Whether a step writes it, so that the step could write it elsewhere.
     computed: bool,
 }
@@ -113,7 +117,7 @@ impl Lowering<'_> {
             return value;
         }
         let (op, ty) = self.context.function.values[v.0 as usize];
-        let size = ty.dtype.size();
+        let dtype = ty.dtype;
         let value = match op {
             Op::Input(index) => {
                 let input = index as usize;
@@ -121,23 +125,23 @@ impl Lowering<'_> {
                 let slot = match read {
                     Read::Direct => self.place(Place::Input(input)),
                     Read::Load => {
-                        let dst = self.register(class, size);
+                        let dst = self.register(class, dtype.size());
                         self.push(class, Step::Load { input, dst, class });
                         dst
                     }
                 };
-                Value { slot, class, lanes: None, size, computed: false }
+                Value { slot, class, lanes: None, dtype, computed: false }
             }
-            Op::Const(constant) => self.constant(bits(constant, ty.dtype), size),
-            _ => self.constant(bits(Const::Float((self.context.length as f64).to_bits()), ty.dtype), size),
+            Op::Const(constant) => self.constant(bits(constant, dtype), dtype),
+            _ => self.constant(bits(Const::Float((self.context.length as f64).to_bits()), dtype), dtype),
         };
         self.values[v.0 as usize] = Some(value);
         value
     }
 
-    fn constant(&mut self, bits: u64, size: usize) -> Value {
+    fn constant(&mut self, bits: u64, dtype: DType) -> Value {
         let slot = self.place(Place::Constant(bits));
-        Value { slot, class: Class::Fixed, lanes: None, size, computed: false }
+        Value { slot, class: Class::Fixed, lanes: None, dtype, computed: false }
     }
 
     /// A register with the value once per element of `class`.
@@ -148,14 +152,14 @@ impl Lowering<'_> {
         if let (Class::Lane, Some(slot)) = (class, value.lanes) {
             return slot;
         }
-        let dst = self.register(class, value.size);
+        let dst = self.register(class, value.dtype.size());
         self.spread_into(value, class, dst);
         dst
     }
 
     fn spread_into(&mut self, value: Value, class: Class, dst: Slot) {
         let by_row = value.class == Class::Row && !self.context.single_row;
-        let primitive = table::spread(self.context.isa, value.size);
+        let primitive = table::spread(self.context.isa, value.dtype.size());
         // What is fixed is spread once per chunk, unless straight to an output.
         let to_output = matches!(self.out.places[dst as usize], Place::Output(_));
         let once = value.class == Class::Fixed && class == Class::Lane && !to_output;
@@ -166,7 +170,8 @@ impl Lowering<'_> {
             Class::Lane if by_row => Shape::LanesByRow,
             Class::Lane => Shape::Lanes,
         };
-        let step = Step::Call { primitive, dst, src: [value.slot; 3], step: [by_row as u8; 3], shape };
+        let (src, meaning) = ([value.slot; 3], Meaning::Same(value.dtype));
+        let step = Step::Call { primitive, dst, src, step: [by_row as u8; 3], shape, splat: [true; 3], meaning };
         self.push(if once { Class::Fixed } else { Class::Lane }, step);
     }
 
@@ -228,11 +233,12 @@ impl Lowering<'_> {
         for operand in operands.len()..3 {
             src[operand] = src[0];
         }
-        let size = ty.dtype.size();
-        let dst = self.register(class, size);
+        let dtype = ty.dtype;
+        let dst = self.register(class, dtype.size());
         let shape = if stepping { Shape::LanesByRow } else { Self::shape(class) };
-        self.push(class, Step::Call { primitive, dst, src, step, shape });
-        self.values[v.0 as usize] = Some(Value { slot: dst, class, lanes: None, size, computed: true });
+        let meaning = Meaning::Op(op, values.last().map_or(dtype, |value| value.dtype), dtype);
+        self.push(class, Step::Call { primitive, dst, src, step, shape, splat, meaning });
+        self.values[v.0 as usize] = Some(Value { slot: dst, class, lanes: None, dtype, computed: true });
         Ok(())
     }
 
@@ -268,12 +274,13 @@ impl Lowering<'_> {
                 let src = self.spread_value(a, Class::Lane);
                 let folds = folds(reduce, ty.dtype);
                 let folds = folds.ok_or(CompileError::Undefined { op: format!("{op:?}"), dtype: ty.dtype })?;
-                let size = ty.dtype.size();
-                let dst = self.register(Class::Row, size);
+                let dtype = ty.dtype;
+                let dst = self.register(Class::Row, dtype.size());
                 let (primitive, step, shape) = (folds.rows, [0; 3], Shape::LanesByRow);
-                self.push(Class::Row, Step::Call { primitive, dst, src: [src; 3], step, shape });
+                let (splat, meaning) = ([false; 3], Meaning::Op(op, dtype, dtype));
+                self.push(Class::Row, Step::Call { primitive, dst, src: [src; 3], step, shape, splat, meaning });
                 self.values[v.0 as usize] =
-                    Some(Value { slot: dst, class: Class::Row, lanes: None, size, computed: true });
+                    Some(Value { slot: dst, class: Class::Row, lanes: None, dtype, computed: true });
             }
         }
         for (output, &value) in function.outputs.iter().enumerate() {
@@ -309,9 +316,10 @@ impl Lowering<'_> {
                 Write::Direct(class) => {
                     let dst = self.place(Place::Output(output));
                     if value.class == class {
-                        let primitive = table::copied(self.context.isa, value.size);
-                        let (src, step) = ([value.slot; 3], [0; 3]);
-                        self.out.body.push(Step::Call { primitive, dst, src, step, shape: Self::shape(class) });
+                        let primitive = table::copied(self.context.isa, value.dtype.size());
+                        let (src, step, shape) = ([value.slot; 3], [0; 3], Self::shape(class));
+                        let (splat, meaning) = ([false; 3], Meaning::Same(value.dtype));
+                        self.out.body.push(Step::Call { primitive, dst, src, step, shape, splat, meaning });
                     } else {
                         self.spread_into(value, class, dst);
                     }

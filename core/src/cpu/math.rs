@@ -8,6 +8,8 @@
 
 use std::f64::consts as c64;
 
+use super::real::{Integer, Real};
+
 /// Adding 1.5·2²³ rounds to an integer and leaves it in the low mantissa bits, without a float-to-int conversion.
 const ROUND: f32 = 12_582_912.0;
 /// The same for f64: 1.5·2⁵².
@@ -18,115 +20,116 @@ const LN2_LOW: f32 = -2.121_944_4e-4;
 
 /// The integer that was rounded into `x + ROUND`.
 #[inline(always)]
-fn integer(shifted: f32) -> i32 {
-    shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32
+fn integer<R: Real>(shifted: R) -> R::Int {
+    shifted.bits().plus((ROUND.to_bits() as i32).wrapping_neg())
 }
 
 /// `2ᵏ` for `−126 <= k <= 127`.
 #[inline(always)]
-fn power_of_two(k: i32) -> f32 {
-    f32::from_bits((k.wrapping_add(127) as u32) << 23)
+fn power_of_two<R: Real>(k: R::Int) -> R {
+    k.plus(127).shifted(23).float()
+}
+
+/// The value of a polynomial with coefficients `c`, the highest power's first. Horner's rule.
+#[inline(always)]
+fn polynomial<R: Real>(x: R, c: &[f32]) -> R {
+    let mut p = R::of(c[0]);
+    for &c in &c[1..] {
+        p = p * x + R::of(c);
+    }
+    p
 }
 
 /// `(eʳ − 1 − r) / r²` on |r| <= ½ ln 2; relative error of `eʳ − 1` below 2.4e-10.
 #[inline(always)]
-fn exp_tail(r: f32) -> f32 {
-    let p = 0.000_199_143;
-    let p = p * r + 0.001_394_109_8;
-    let p = p * r + 0.008_333_273;
-    let p = p * r + 0.041_666_355;
-    let p = p * r + 0.166_666_67;
-    p * r + 0.5
+fn exp_tail<R: Real>(r: R) -> R {
+    polynomial(r, &[0.000_199_143, 0.001_394_109_8, 0.008_333_273, 0.041_666_355, 0.166_666_67, 0.5])
 }
 
 /// `y · 2ᵏ` for `|k| <= 252`, rounded once where the result is subnormal.
 #[inline(always)]
-fn scale(y: f32, k: i32) -> f32 {
-    let half = k >> 1;
-    y * power_of_two(half) * power_of_two(k.wrapping_sub(half))
-}
-
-#[inline(always)]
-fn clamp(x: f32, low: f32, high: f32) -> f32 {
-    // Written so that a NaN goes through.
-    let x = if x < low { low } else { x };
-    if x > high { high } else { x }
+fn scale<R: Real>(y: R, k: R::Int) -> R {
+    let half = k.halved();
+    y * power_of_two::<R>(half) * power_of_two::<R>(k.minus(half))
 }
 
 /// `eˣ`
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
-    let x = clamp(x, -104.0, 89.0);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let k = shifted - ROUND;
-    let r = x - k * LN2_HIGH - k * LN2_LOW;
-    let y = exp_tail(r) * (r * r) + r + 1.0;
+pub fn exp<R: Real>(x: R) -> R {
+    let x = x.at_least(-104.0).at_most(89.0);
+    let shifted = x * R::of(std::f32::consts::LOG2_E) + R::of(ROUND);
+    let k = shifted - R::of(ROUND);
+    let r = x - k * R::of(LN2_HIGH) - k * R::of(LN2_LOW);
+    let y = exp_tail(r) * (r * r) + r + R::of(1.0);
     scale(y, integer(shifted))
 }
 
 /// `2ˣ`
 #[inline(always)]
-pub fn exp2(x: f32) -> f32 {
-    let x = clamp(x, -151.0, 129.0);
-    let shifted = x + ROUND;
-    let r = (x - (shifted - ROUND)) * std::f32::consts::LN_2;
-    let y = exp_tail(r) * (r * r) + r + 1.0;
+pub fn exp2<R: Real>(x: R) -> R {
+    let x = x.at_least(-151.0).at_most(129.0);
+    let shifted = x + R::of(ROUND);
+    let r = (x - (shifted - R::of(ROUND))) * R::of(std::f32::consts::LN_2);
+    let y = exp_tail(r) * (r * r) + r + R::of(1.0);
     scale(y, integer(shifted))
 }
 
 /// `eˣ − 1` for `−40 <= x <= 89`, without care for the smallest arguments.
 #[inline(always)]
-fn expm1_core(x: f32) -> f32 {
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let k = shifted - ROUND;
-    let r = x - k * LN2_HIGH - k * LN2_LOW;
+fn expm1_core<R: Real>(x: R) -> R {
+    let shifted = x * R::of(std::f32::consts::LOG2_E) + R::of(ROUND);
+    let k = shifted - R::of(ROUND);
+    let r = x - k * R::of(LN2_HIGH) - k * R::of(LN2_LOW);
     let p = exp_tail(r) * (r * r) + r;
     // Half the power, so that 2¹²⁸ does not overflow before it must.
-    let half = power_of_two(integer(shifted).wrapping_sub(1));
-    (half * p + (half - 0.5)) * 2.0
+    let half = power_of_two::<R>(integer(shifted).plus(-1));
+    (half * p + (half - R::of(0.5))) * R::of(2.0)
 }
 
 /// `eˣ − 1`
 #[inline(always)]
-pub fn expm1(x: f32) -> f32 {
-    let y = expm1_core(clamp(x, -40.0, 89.0));
+pub fn expm1<R: Real>(x: R) -> R {
+    let y = expm1_core(x.at_least(-40.0).at_most(89.0));
     // eˣ − 1 = x to within half a unit in the last place; also keeps −0.
-    if x.abs() < 5e-8 { x } else { y }
+    R::select(x.abs().less(R::of(5e-8)), x, y)
 }
 
 /// `tanh x = t / (t + 2)` with `t = e^{2|x|} − 1`
 #[inline(always)]
-pub fn tanh(x: f32) -> f32 {
-    let t = expm1_core(clamp(2.0 * x.abs(), 0.0, 20.0));
-    (t / (t + 2.0)).copysign(x)
+pub fn tanh<R: Real>(x: R) -> R {
+    let t = expm1_core((R::of(2.0) * x.abs()).at_least(0.0).at_most(20.0));
+    (t / (t + R::of(2.0))).copysign(x)
 }
 
 /// The error function: `x·P(x²)` below 1 (relative error below 3.4e-11), `1 − exp Q(x)` above (`Q ≈ ln erfc`, error of
 /// the result below 2.2e-11).
 #[inline(always)]
-pub fn erf(x: f32) -> f32 {
-    let a = clamp(x.abs(), 0.0, 4.0);
-    let z = a * a;
-    let p = -9.641_522e-6;
-    let p = p * z + 0.000_112_569_5;
-    let p = p * z - 0.000_848_282_9;
-    let p = p * z + 0.005_220_945_6;
-    let p = p * z - 0.026_865_4;
-    let p = p * z + 0.112_837_82;
-    let p = p * z - 0.376_126_38;
-    let p = p * z + 0.128_379_17;
-    let near = a + a * p;
-    let q = -2.168_673_8e-5;
-    let q = q * a + 0.000_441_335;
-    let q = q * a - 0.004_204_554_6;
-    let q = q * a + 0.025_208_236;
-    let q = q * a - 0.108_418_54;
-    let q = q * a - 0.633_219_96;
-    let q = q * a - 1.129_578_4;
-    let q = q * a + 0.000_188_036_1;
-    let far = 1.0 - exp(q);
+pub fn erf<R: Real>(x: R) -> R {
+    let a = x.abs().at_least(0.0).at_most(4.0);
+    let near = [
+        -9.641_522e-6,
+        0.000_112_569_5,
+        -0.000_848_282_9,
+        0.005_220_945_6,
+        -0.026_865_4,
+        0.112_837_82,
+        -0.376_126_38,
+        0.128_379_17,
+    ];
+    let near = a + a * polynomial(a * a, &near);
+    let far = [
+        -2.168_673_8e-5,
+        0.000_441_335,
+        -0.004_204_554_6,
+        0.025_208_236,
+        -0.108_418_54,
+        -0.633_219_96,
+        -1.129_578_4,
+        0.000_188_036_1,
+    ];
+    let far = R::of(1.0) - exp(polynomial(a, &far));
     // A NaN fails the comparison and comes out of `exp`.
-    (if a < 1.0 { near } else { far }).copysign(x)
+    R::select(a.less(R::of(1.0)), near, far).copysign(x)
 }
 
 /// An integer-valued f64 from a biased one in the low bits: `2⁵² + k` has `k` in its mantissa.

@@ -2,6 +2,7 @@
 //! Knows neither the tape nor the pool; `compile` is its one entry.
 
 mod along;
+mod code;
 mod cost;
 mod cut;
 mod fold;
@@ -16,6 +17,7 @@ mod matmul;
 mod micro;
 mod output;
 mod pack;
+mod real;
 mod scatter;
 mod space;
 mod step;

@@ -1,6 +1,11 @@
 //! The steps that a tile runs, and where their values lie. Owns the forms and the sharing of registers; `lower` writes
 //! steps, `tile` runs them.
 
+use std::slice;
+
+use tapeflow_ir::{DType, Op};
+
+use super::code::Code;
 use super::vector::Primitive;
 
 /// How often a value occurs; in order.
@@ -50,6 +55,17 @@ pub enum Place {
     Input(usize),
     /// An output written in place.
     Output(usize),
+    /// Nowhere: compiled code has it in a machine register only.
+    Nowhere,
+}
+
+/// What a call computes, for those who make machine code of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// An operation on operands of the first dtype (of a selection: of the values), with a result of the second.
+    Op(Op, DType, DType),
+    /// The operand, repeated or copied.
+    Same(DType),
 }
 
 /// The counts a primitive is called with.
@@ -82,7 +98,13 @@ pub enum Step {
         step: [u8; 3],
         /// Its counts.
         shape: Shape,
+        /// Which operands are one element per row.
+        splat: [bool; 3],
+        /// What it computes.
+        meaning: Meaning,
     },
+    /// Runs machine code made of several calls, by its number.
+    Code(usize),
     /// Gathers or generates a parameter into a register.
     Load {
         /// Which parameter.
@@ -111,12 +133,13 @@ pub enum Step {
 }
 
 impl Step {
-    /// The slot it writes and those it reads.
-    fn slots(&self) -> (Option<Slot>, [Option<Slot>; 3]) {
-        match *self {
-            Step::Call { dst, src: [a, b, c], .. } => (Some(dst), [Some(a), Some(b), Some(c)]),
-            Step::Load { dst, .. } => (Some(dst), [None; 3]),
-            Step::Fold { src, .. } | Step::Scatter { src, .. } => (None, [Some(src), None, None]),
+    /// The slots it writes and those it reads.
+    pub fn slots<'a>(&'a self, codes: &'a [Code]) -> (&'a [Slot], &'a [Slot]) {
+        match self {
+            Step::Call { dst, src, .. } => (slice::from_ref(dst), src),
+            Step::Load { dst, .. } => (slice::from_ref(dst), &[]),
+            Step::Fold { src, .. } | Step::Scatter { src, .. } => (&[], slice::from_ref(src)),
+            Step::Code(number) => (&codes[*number].writes, &codes[*number].reads),
         }
     }
 }
@@ -141,6 +164,8 @@ pub struct Lowered {
     pub prologue: Vec<Step>,
     /// Run for each tile.
     pub body: Vec<Step>,
+    /// The machine code among them.
+    pub codes: Vec<Code>,
     /// Estimated nanoseconds per element.
     pub cost: f64,
 }
@@ -151,7 +176,7 @@ impl Lowered {
     pub fn assign_registers(&mut self) {
         let mut last = vec![0; self.places.len()];
         for (index, step) in self.body.iter().enumerate() {
-            step.slots().1.into_iter().flatten().for_each(|slot| last[slot as usize] = index);
+            step.slots(&self.codes).1.iter().for_each(|&slot| last[slot as usize] = index);
         }
         let mut kept: Vec<Register> = Vec::new();
         let mut number = |register: Register, free: &mut Vec<usize>| {
@@ -161,31 +186,40 @@ impl Lowered {
             kept.push(register);
             kept.len() - 1
         };
+        let mut written = vec![false; self.places.len()];
         for step in &self.prologue {
-            if let (Some(dst), _) = step.slots()
-                && let Place::Register(old) = self.places[dst as usize]
-            {
-                self.places[dst as usize] = Place::Register(number(self.registers[old], &mut Vec::new()));
+            for &dst in step.slots(&self.codes).0 {
+                if let Place::Register(old) = self.places[dst as usize] {
+                    let new = number(self.registers[old], &mut Vec::new());
+                    self.places[dst as usize] = Place::Register(new);
+                    written[dst as usize] = true;
+                }
             }
         }
         let mut free: Vec<usize> = Vec::new();
         let mut body = vec![false; self.places.len()];
         for (index, step) in self.body.iter().enumerate() {
-            let (dst, src) = step.slots();
-            if let Some(dst) = dst
-                && let Place::Register(old) = self.places[dst as usize]
-            {
-                self.places[dst as usize] = Place::Register(number(self.registers[old], &mut free));
-                body[dst as usize] = true;
+            let (dst, src) = step.slots(&self.codes);
+            for &dst in dst {
+                if let Place::Register(old) = self.places[dst as usize] {
+                    self.places[dst as usize] = Place::Register(number(self.registers[old], &mut free));
+                    body[dst as usize] = true;
+                    written[dst as usize] = true;
+                }
             }
-            // The result was placed first: it never shares a register with an operand.
-            for slot in src.into_iter().flatten() {
+            // The results were placed first: they never share a register with an operand.
+            for &slot in src {
                 if let (true, Place::Register(n)) =
                     (body[slot as usize] && last[slot as usize] == index, self.places[slot as usize])
                     && !free.contains(&n)
                 {
                     free.push(n);
                 }
+            }
+        }
+        for (place, written) in self.places.iter_mut().zip(written) {
+            if matches!(place, Place::Register(_)) && !written {
+                *place = Place::Nowhere;
             }
         }
         self.registers = kept;

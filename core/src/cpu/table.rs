@@ -355,8 +355,8 @@ pub fn mul_add(isa: Isa, dtype: DType, modes: (bool, bool, bool)) -> Option<Prim
     }
 }
 
-/// Conversion as Rust's `as`; to bool it is `!= 0`. `None` where nothing changes. Half precision is reached from f32 and
-/// left to it.
+/// Conversion as Rust's `as`; to bool it is `!= 0`. `None` where nothing changes. Half precision is reached from f32
+/// and left to it.
 pub fn cast(isa: Isa, from: DType, to: DType) -> Option<Primitive> {
     let indirect = || unreachable!("invariant: half precision is reached from f32 alone, and left to it");
     macro_rules! to {

@@ -105,7 +105,7 @@ impl GroupKernel {
             // SAFETY: `lower` wrote steps whose operands are computed before and whose counts fit their registers.
             unsafe {
                 match *step {
-                    Step::Call { primitive, dst, src, step, shape } => {
+                    Step::Call { primitive, dst, src, step, shape, .. } => {
                         let (rows, cols) = match shape {
                             Shape::One => (1, 1),
                             Shape::Rows => (1, tile.rows),
@@ -116,6 +116,10 @@ impl GroupKernel {
                         let src = src.map(|slot| run.address(slot).cast_const());
                         let step = step.map(usize::from);
                         primitive(&Call { dst: run.address(dst), src, step, rows, cols });
+                    }
+                    Step::Code(number) => {
+                        let (rows, cols) = if shapes.by_row { (tile.rows, shapes.length) } else { (1, tile.len) };
+                        self.lowered.codes[number].run(run.scratch.cast(), rows, cols);
                     }
                     Step::Load { input, dst, class } => {
                         if let Some(rows) = self.inputs[input].rows {
@@ -276,6 +280,7 @@ impl Executable for GroupKernel {
                         _ => continue,
                     },
                     Place::Output(index) => run.scratch.add(self.stand_ins[*index]),
+                    Place::Nowhere => continue,
                 };
                 run.set(slot as Slot, address);
             }

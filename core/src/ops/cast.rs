@@ -29,8 +29,8 @@ impl Tensor {
     /// The elements as `dtype`. Float to integer truncates and saturates, NaN becomes 0; to bool is `!= 0`.
     ///
     /// # Numerics
-    /// To f16 and bf16 it rounds to nearest, ties to even; what is beyond the largest f16, 65504, becomes ∞. From f64 and
-    /// integers they are reached through f32, as in PyTorch.
+    /// To f16 and bf16 it rounds to nearest, ties to even; what is beyond the largest f16, 65504, becomes ∞. From f64
+    /// and integers they are reached through f32, as in PyTorch.
     ///
     /// # Gradient
     /// Passes between floats; through integers it is an error unless detached.

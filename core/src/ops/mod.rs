@@ -89,8 +89,8 @@ pub(crate) trait Primitive {
         false
     }
 
-    /// Whether it computes with what it reads and has no code of its own for half precision: then it is computed in f32,
-    /// between conversions that are operations too.
+    /// Whether it computes with what it reads and has no code of its own for half precision: then it is computed in
+    /// f32, between conversions that are operations too.
     fn widens(&self, _on_host: bool) -> bool {
         false
     }

@@ -1,7 +1,7 @@
 //! Loss scaling: keeps gradients in the short range of f16. Micikevicius et al. 2018, arXiv:1710.03740.
 //!
-//! Owns the factor, how it follows the gradients, and that a step with an infinite gradient changes nothing. Numbers and
-//! rules are those of PyTorch's `GradScaler`.
+//! Owns the factor, how it follows the gradients, and that a step with an infinite gradient changes nothing. Numbers
+//! and rules are those of PyTorch's `GradScaler`.
 
 use tapeflow_core::{DType, Gradients, Tensor};
 

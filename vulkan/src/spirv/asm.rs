@@ -19,8 +19,8 @@ use crate::stage::{Shader, Target};
 /// A result of an instruction.
 pub(super) type Id = Word;
 
-/// A type of a register. Integers have no sign: instructions do. `U8` and `U16` exist in memory only, `I32` and `I64` only
-/// between a bitcast and a conversion, where Mesa goes by the type's sign and not by the instruction's.
+/// A type of a register. Integers have no sign: instructions do. `U8` and `U16` exist in memory only, `I32` and `I64`
+/// only between a bitcast and a conversion, where Mesa goes by the type's sign and not by the instruction's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Ty {
     Bool,

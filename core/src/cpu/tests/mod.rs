@@ -1,6 +1,7 @@
 //! Tests of compiled kernels against the reference evaluator and plain loops, on every instruction set of the machine.
 //! This file owns running a kernel and the reference for groups; the cases stand beside it.
 
+mod code;
 mod groups;
 mod half;
 mod index;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use tapeflow_ir::half::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
 use tapeflow_ir::{Binary, Column, DType, Extent, Precision, Reduce, reduce};
 
+use super::code as machine_code;
 use super::isa::Isa;
 use crate::program::kernel::{Args, Executable, Group, Kernel, Layout, OutputKind, RunError, Source};
 use crate::random::{Stream, uniform};
@@ -306,8 +308,9 @@ fn extreme(op: Binary, a: f64, b: f64) -> f64 {
 pub fn check(group: &Group, buffers: &[Buffer], scalars: &[u64]) {
     let mut expected = buffers.to_vec();
     reference(group, &mut expected, scalars);
-    for isa in isas() {
-        let kernel = compile(Kernel::Group(group.clone()), isa);
+    for (isa, coded) in isas().into_iter().flat_map(|isa| [(isa, true), (isa, false)]) {
+        let kernel = || compile(Kernel::Group(group.clone()), isa);
+        let kernel = if coded { kernel() } else { machine_code::without(kernel) };
         let mut actual = buffers.to_vec();
         run(&*kernel, &mut actual, scalars).expect("a group never fails");
         for (operand, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
@@ -317,7 +320,7 @@ pub fn check(group: &Group, buffers: &[Buffer], scalars: &[u64]) {
                     .find(|&i| !actual.column(i..i + 1).same_bits(&expected.column(i..i + 1)))
                     .unwrap_or(0);
                 panic!(
-                    "{isa}: operand {operand} differs at {at} of {}: {:?} instead of {:?}\n{kernel:?}\n{group:?}",
+                    "{isa}, machine code {coded}: operand {operand} differs at {at} of {}: {:?} instead of {:?}\n{kernel:?}\n{group:?}",
                     actual.len,
                     actual.column(at..at + 1),
                     expected.column(at..at + 1)

@@ -1,0 +1,263 @@
+//! The instructions of a body: for each micro-operation the machine's own, on the registers that `registers` chooses.
+
+use iced_x86::code_asm::*;
+
+use super::emit::{Done, Emitter, FRAME, Failure, K, Mode, XMM, ZMM, accumulator, under};
+use super::nest::{Fold, Pass};
+use super::record::{Access, Bits, Id, Kind, Micro, Pair, Relation};
+use super::registers::{Evicted, Registers};
+
+/// The body that is being written.
+struct Body<'a> {
+    micros: &'a [Micro],
+    folds: &'a [Fold],
+    mode: Mode,
+    registers: Registers,
+}
+
+impl Emitter {
+    /// Writes a body.
+    pub fn body(&mut self, micros: &[Micro], pass: &Pass, mode: Mode, registers: Registers) -> Done {
+        let mut body = Body { micros, folds: &pass.folds, mode, registers };
+        for (index, &micro) in micros.iter().enumerate() {
+            body.registers.begin(index);
+            self.micro(&mut body, index as Id, micro)?;
+            if body.registers.frame() > FRAME {
+                return Err(Failure::Pressure);
+            }
+        }
+        Ok(())
+    }
+
+    /// A register for the result `id`.
+    fn take(&mut self, body: &mut Body<'_>, id: Id, kind: Kind) -> Done<usize> {
+        let (number, evicted) = body.registers.take(id, kind).ok_or(Failure::Pressure)?;
+        let number = number as usize;
+        if let Evicted::Spilled(place) = evicted {
+            match kind {
+                Kind::Vector => self.a.vmovups(zmmword_ptr(rsp + place * 64), ZMM[number])?,
+                Kind::Mask => self.a.kmovw(word_ptr(rsp + place * 64), K[number])?,
+            }
+        }
+        Ok(number)
+    }
+
+    /// The register that holds `id`, which is brought there if it is not yet.
+    fn get(&mut self, body: &mut Body<'_>, id: Id) -> Done<usize> {
+        if let Some(number) = body.registers.find(id) {
+            return Ok(number as usize);
+        }
+        let micro = body.micros[id as usize];
+        let kind = micro.kind();
+        let number = self.take(body, id, kind)?;
+        match (micro, body.registers.spilled(id)) {
+            (Micro::Constant(bits), _) => {
+                let constant = self.constant(bits);
+                self.a.vbroadcastss(ZMM[number], dword_ptr(rcx + constant))?;
+            }
+            (Micro::Load(slot, access, Kind::Vector), _) => self.load(number, slot, access, body.mode)?,
+            (Micro::Load(slot, access, Kind::Mask), _) => self.load_mask(body, number, slot, access)?,
+            (_, Some(place)) if kind == Kind::Vector => self.a.vmovups(ZMM[number], zmmword_ptr(rsp + place * 64))?,
+            (_, Some(place)) => self.a.kmovw(K[number], word_ptr(rsp + place * 64))?,
+            (_, None) => return Err(Failure::Pressure),
+        }
+        Ok(number)
+    }
+
+    fn load_mask(&mut self, body: &mut Body<'_>, dst: usize, slot: u16, access: Access) -> Done {
+        if let Access::Lane(at) = access {
+            let t = self.temporary(body, Kind::Vector)?;
+            self.address(slot)?;
+            match body.mode {
+                Mode::Partial => self.a.vpmovzxbd(ZMM[t].k7().z(), xmmword_ptr(rax + r9))?,
+                _ => self.a.vpmovzxbd(ZMM[t], xmmword_ptr(rax + r9 + i32::from(at) * 16))?,
+            }
+            self.a.vptestmd(K[dst], ZMM[t], ZMM[t])?;
+            return Ok(());
+        }
+        self.address(slot)?;
+        match access {
+            Access::Row => self.a.movzx(eax, byte_ptr(rax + r11))?,
+            _ => self.a.movzx(eax, byte_ptr(rax))?,
+        }
+        self.pointer = None;
+        self.a.neg(eax)?;
+        self.a.kmovw(K[dst], eax)?;
+        Ok(())
+    }
+
+    /// A register for the time of one operation.
+    fn temporary(&mut self, body: &mut Body<'_>, kind: Kind) -> Done<usize> {
+        let id = body.registers.temporary();
+        self.take(body, id, kind)
+    }
+
+    fn micro(&mut self, body: &mut Body<'_>, id: Id, micro: Micro) -> Done {
+        /// `$op dst, a, b` with `b` in a register or a constant.
+        macro_rules! with_constant {
+            ($body:ident, $id:ident, $a:ident, $b:ident, $($pair:ident => $op:ident),*) => {{
+                let x = ZMM[self.get($body, $a)?];
+                match (self.constant_of($body, $b), micro) {
+                    $((Some(at), Micro::Pair(Pair::$pair, ..)) => {
+                        let dst = ZMM[self.take($body, $id, Kind::Vector)?];
+                        self.a.$op(dst, x, dword_bcst(rcx + at))?;
+                    })*
+                    $((None, Micro::Pair(Pair::$pair, ..)) => {
+                        let y = ZMM[self.get($body, $b)?];
+                        let dst = ZMM[self.take($body, $id, Kind::Vector)?];
+                        self.a.$op(dst, x, y)?;
+                    })*
+                    _ => {}
+                }
+            }};
+        }
+        match micro {
+            Micro::Constant(_) | Micro::Load(..) => {}
+            Micro::Pair(pair, a, b) => {
+                // A constant goes second where the order does not matter.
+                let swaps = matches!(pair, Pair::Add | Pair::Mul | Pair::And | Pair::Or | Pair::Xor | Pair::IntAdd);
+                let (a, b) = if swaps && self.constant_of(body, a).is_some() { (b, a) } else { (a, b) };
+                with_constant!(body, id, a, b, Add => vaddps, Sub => vsubps, Mul => vmulps, Div => vdivps,
+                    Larger => vmaxps, Smaller => vminps, And => vandps, Or => vorps, Xor => vxorps,
+                    IntAdd => vpaddd, IntSub => vpsubd);
+            }
+            Micro::MulAdd(a, b, c) => {
+                let (x, y, z) = (self.get(body, a)?, self.get(body, b)?, self.get(body, c)?);
+                let dst = self.take(body, id, Kind::Vector)?;
+                self.a.vmovaps(ZMM[dst], ZMM[x])?;
+                self.a.vfmadd213ps(ZMM[dst], ZMM[y], ZMM[z])?;
+            }
+            Micro::CopySign(a, b) => {
+                let (x, y) = (self.get(body, a)?, self.get(body, b)?);
+                let dst = self.take(body, id, Kind::Vector)?;
+                let constant = self.constant(0x7fff_ffff);
+                self.a.vmovaps(ZMM[dst], ZMM[y])?;
+                // constant ? magnitude : sign
+                self.a.vpternlogd(ZMM[dst], ZMM[x], dword_bcst(rcx + constant), 0xd8)?;
+            }
+            Micro::Sqrt(a) => {
+                let x = self.get(body, a)?;
+                let dst = self.take(body, id, Kind::Vector)?;
+                self.a.vsqrtps(ZMM[dst], ZMM[x])?;
+            }
+            Micro::Round(a, mode) => {
+                let x = self.get(body, a)?;
+                let dst = self.take(body, id, Kind::Vector)?;
+                self.a.vrndscaleps(ZMM[dst], ZMM[x], i32::from(mode))?;
+            }
+            Micro::ShiftLeft(a, bits) => {
+                let x = self.get(body, a)?;
+                let dst = self.take(body, id, Kind::Vector)?;
+                self.a.vpslld(ZMM[dst], ZMM[x], i32::from(bits))?;
+            }
+            Micro::ShiftRight(a, bits) => {
+                let x = self.get(body, a)?;
+                let dst = self.take(body, id, Kind::Vector)?;
+                self.a.vpsrad(ZMM[dst], ZMM[x], i32::from(bits))?;
+            }
+            Micro::Compare(relation, a, b) => {
+                let predicate = match relation {
+                    Relation::Eq => 0x00,
+                    Relation::Ne => 0x04,
+                    Relation::Lt => 0x11,
+                    Relation::Le => 0x12,
+                    Relation::Gt => 0x1e,
+                    Relation::Ge => 0x1d,
+                    Relation::Unordered => 0x03,
+                };
+                let (x, y) = (self.get(body, a)?, self.get(body, b)?);
+                let dst = self.take(body, id, Kind::Mask)?;
+                self.a.vcmpps(K[dst], ZMM[x], ZMM[y], predicate)?;
+            }
+            Micro::Select(mask, yes, no) => {
+                let (k, x, y) = (self.get(body, mask)?, self.get(body, yes)?, self.get(body, no)?);
+                let dst = self.take(body, id, Kind::Vector)?;
+                self.a.vblendmps(under(ZMM[dst], k), ZMM[y], ZMM[x])?;
+            }
+            Micro::Bits(bits, a, b) => {
+                let (x, y) = (self.get(body, a)?, self.get(body, b)?);
+                let dst = self.take(body, id, Kind::Mask)?;
+                match bits {
+                    Bits::And => self.a.kandw(K[dst], K[x], K[y])?,
+                    Bits::Or => self.a.korw(K[dst], K[x], K[y])?,
+                    Bits::Xor => self.a.kxorw(K[dst], K[x], K[y])?,
+                }
+            }
+            Micro::Not(a) => {
+                let x = self.get(body, a)?;
+                let dst = self.take(body, id, Kind::Mask)?;
+                self.a.knotw(K[dst], K[x])?;
+            }
+            Micro::Float(a) => {
+                let k = self.get(body, a)?;
+                let dst = self.take(body, id, Kind::Vector)?;
+                let constant = self.constant(1f32.to_bits());
+                self.a.vbroadcastss(under(ZMM[dst], k).z(), dword_ptr(rcx + constant))?;
+            }
+            Micro::Store(slot, access, a) => self.store(body, slot, access, a)?,
+            Micro::Fold(number, a) => {
+                let x = self.get(body, a)?;
+                let (t, k) = (self.temporary(body, Kind::Vector)?, self.temporary(body, Kind::Mask)?);
+                let partial = body.mode == Mode::Partial;
+                self.combine(body.folds[number].reduce, accumulator(number), x, (t, k), partial)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The offset of a value that is a constant and in no register.
+    fn constant_of(&mut self, body: &Body<'_>, id: Id) -> Option<i32> {
+        match body.micros[id as usize] {
+            Micro::Constant(bits) => Some(self.constant(bits)),
+            _ => None,
+        }
+    }
+
+    fn store(&mut self, body: &mut Body<'_>, slot: u16, access: Access, a: Id) -> Done {
+        let x = self.get(body, a)?;
+        match (body.micros[a as usize].kind(), access) {
+            (Kind::Vector, Access::Lane(at)) => {
+                self.address(slot)?;
+                match body.mode {
+                    Mode::Partial => self.a.vmovups(zmmword_ptr(rax + r9 * 4).k7(), ZMM[x])?,
+                    _ => self.a.vmovups(zmmword_ptr(rax + r9 * 4 + i32::from(at) * 64), ZMM[x])?,
+                }
+            }
+            (Kind::Vector, _) => {
+                self.address(slot)?;
+                self.a.vmovss(dword_ptr(rax + r11 * 4), XMM[x])?;
+            }
+            (Kind::Mask, Access::Lane(at)) => {
+                let t = self.temporary(body, Kind::Vector)?;
+                self.address(slot)?;
+                self.a.vpmovm2b(XMM[t], K[x])?;
+                self.a.vpabsb(XMM[t], XMM[t])?;
+                match body.mode {
+                    Mode::Partial => self.a.vmovdqu8(xmmword_ptr(rax + r9).k7(), XMM[t])?,
+                    _ => self.a.vmovdqu8(xmmword_ptr(rax + r9 + i32::from(at) * 16), XMM[t])?,
+                }
+            }
+            (Kind::Mask, _) => {
+                // Outside the loop over elements rbx is free.
+                self.a.kmovw(ebx, K[x])?;
+                self.a.and(ebx, 1)?;
+                self.address(slot)?;
+                self.a.mov(byte_ptr(rax + r11), bl)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A vector from memory.
+    pub fn load(&mut self, dst: usize, slot: u16, access: Access, mode: Mode) -> Done {
+        self.address(slot)?;
+        Ok(match access {
+            Access::Lane(_) if mode == Mode::Partial => {
+                self.a.vmovups(ZMM[dst].k7().z(), zmmword_ptr(rax + r9 * 4))?;
+            }
+            Access::Lane(at) => self.a.vmovups(ZMM[dst], zmmword_ptr(rax + r9 * 4 + i32::from(at) * 64))?,
+            Access::Row => self.a.vbroadcastss(ZMM[dst], dword_ptr(rax + r11 * 4))?,
+            Access::Fixed => self.a.vbroadcastss(ZMM[dst], dword_ptr(rax))?,
+        })
+    }
+}

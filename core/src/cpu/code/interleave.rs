@@ -1,0 +1,60 @@
+//! Several registers of a row at once, their operations taking turns: a formula is one long chain, and a processor
+//! looks only so far ahead for other work. Owns how many, and the order.
+
+use super::record::{Access, Id, Kind, Micro};
+
+/// Registers taken at once, at most.
+const MOST: usize = 4;
+/// Values that may be alive at once.
+const ALIVE: usize = 24;
+
+/// The body for several registers, and for how many.
+pub fn interleave(micros: &[Micro]) -> (Vec<Micro>, usize) {
+    let alive = alive(micros).max(1);
+    let copies = (1..=MOST).rev().find(|copies| copies.is_power_of_two() && copies * alive <= ALIVE).unwrap_or(1);
+    let mut out: Vec<Micro> = Vec::with_capacity(micros.len() * copies);
+    let mut ids: Vec<Vec<Id>> = Vec::with_capacity(micros.len());
+    for &micro in micros {
+        let copies = if is_shared(&micro) { 1 } else { copies };
+        let first = out.len() as Id;
+        for copy in 0..copies {
+            let micro = match micro {
+                Micro::Load(slot, Access::Lane(_), kind) => Micro::Load(slot, Access::Lane(copy as u8), kind),
+                Micro::Store(slot, Access::Lane(_), a) => Micro::Store(slot, Access::Lane(copy as u8), a),
+                other => other,
+            };
+            out.push(micro.map(|id| {
+                let copies: &[Id] = &ids[id as usize];
+                copies[copy.min(copies.len() - 1)]
+            }));
+        }
+        ids.push((first..out.len() as Id).collect());
+    }
+    (out, copies)
+}
+
+/// Whether one serves all registers of a row.
+fn is_shared(micro: &Micro) -> bool {
+    matches!(micro, Micro::Constant(_) | Micro::Load(_, Access::Row | Access::Fixed, _))
+}
+
+/// The most vectors alive at once, without those that all copies share.
+fn alive(micros: &[Micro]) -> usize {
+    let mut last = vec![0; micros.len()];
+    for (index, micro) in micros.iter().enumerate() {
+        micro.operands().into_iter().flatten().for_each(|id| last[id as usize] = index);
+    }
+    let counts = |id: usize| micros[id].kind() == Kind::Vector && !is_shared(&micros[id]) && micros[id].has_result();
+    let (mut alive, mut most) = (0usize, 0);
+    for (index, micro) in micros.iter().enumerate() {
+        // A load becomes alive where it is read first; that is soon after, here.
+        alive += usize::from(counts(index) && last[index] > index);
+        most = most.max(alive);
+        let mut ended: Vec<Id> =
+            micro.operands().into_iter().flatten().filter(|&id| last[id as usize] == index).collect();
+        ended.sort_unstable();
+        ended.dedup();
+        alive -= ended.iter().filter(|&&id| counts(id as usize)).count();
+    }
+    most
+}

@@ -1,0 +1,129 @@
+//! Machine code for the steps of a tile: neighbouring calls of primitives become one loop whose intermediate results
+//! never leave the registers. Owns the choice of what is compiled, and switching it off; the arithmetic is that of the
+//! primitives, bit for bit, so they remain the oracle, and the way for everything that is not compiled.
+//!
+//! Calls become bodies of micro-operations (`nest`, `record`), bodies become instructions (`emit`, `registers`), and
+//! those are put where they can be run (`memory`).
+
+#[cfg(target_arch = "x86_64")]
+mod emit;
+#[cfg(target_arch = "x86_64")]
+mod instructions;
+#[cfg(target_arch = "x86_64")]
+mod interleave;
+#[cfg(target_arch = "x86_64")]
+mod memory;
+mod nest;
+mod record;
+#[cfg(target_arch = "x86_64")]
+mod registers;
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+use super::isa::Isa;
+use super::lower::Context;
+use super::step::{Lowered, Slot, Step};
+
+thread_local! {
+    static ENABLED: Cell<bool> = const { Cell::new(true) };
+}
+
+/// What `f` compiles on this thread is run by primitives only: the bits are the same, which is what tests check with
+/// it.
+#[cfg(test)]
+pub fn without<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ENABLED.set(self.0);
+        }
+    }
+    let _restore = Restore(ENABLED.replace(false));
+    f()
+}
+
+/// Whether code is made: not if `TAPEFLOW_JIT` is `0`.
+fn is_enabled(isa: Isa) -> bool {
+    static WANTED: OnceLock<bool> = OnceLock::new();
+    let wanted = *WANTED.get_or_init(|| std::env::var_os("TAPEFLOW_JIT").is_none_or(|value| value != "0"));
+    wanted && isa == Isa::Avx512 && ENABLED.get()
+}
+
+/// Compiled steps.
+#[derive(Debug)]
+pub struct Code {
+    /// Slots whose memory it reads.
+    pub reads: Vec<Slot>,
+    /// Slots whose memory it writes.
+    pub writes: Vec<Slot>,
+    /// Whether the rows of a tile are taken as one.
+    flat: bool,
+    #[cfg(target_arch = "x86_64")]
+    entry: memory::Executable,
+}
+
+impl Code {
+    /// Runs it on `rows` rows of `cols` elements each.
+    ///
+    /// # Safety
+    /// `addresses` is the table of the slots' addresses; those that it reads and writes have as many elements as their
+    /// class says for such a tile.
+    pub unsafe fn run(&self, addresses: *const *mut u8, rows: usize, cols: usize) {
+        let (rows, cols) = if self.flat { (1, rows * cols) } else { (rows, cols) };
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as our caller promised; the instruction set is there, or the code would not have been made.
+        unsafe {
+            self.entry.run(addresses, rows, cols)
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (addresses, rows, cols);
+    }
+}
+
+/// Puts code in the place of runs of calls that can be compiled. Where it cannot be made (no executable memory), the
+/// calls stay.
+pub fn fuse(lowered: &mut Lowered, context: &Context<'_>) {
+    if !is_enabled(context.isa) {
+        return;
+    }
+    // Loads depend on nothing, and nothing of the tile depends on folds and scatters: calls become neighbours.
+    let (mut loads, mut calls, mut sinks) = (Vec::new(), Vec::new(), Vec::new());
+    for step in lowered.body.drain(..) {
+        match step {
+            Step::Load { .. } => loads.push(step),
+            Step::Fold { .. } | Step::Scatter { .. } => sinks.push(step),
+            _ => calls.push(step),
+        }
+    }
+    let mut body = loads;
+    let mut at = 0;
+    while at < calls.len() {
+        let nest = nest::longest(&calls[at..], &sinks, lowered, context);
+        match nest.and_then(|(nest, count)| Some((code(nest)?, count))) {
+            Some((code, count)) => {
+                body.push(Step::Code(lowered.codes.len()));
+                lowered.codes.push(code);
+                at += count;
+            }
+            None => {
+                body.push(calls[at]);
+                at += 1;
+            }
+        }
+    }
+    body.extend(sinks);
+    lowered.body = body;
+}
+
+#[cfg(target_arch = "x86_64")]
+fn code(nest: nest::Nest) -> Option<Code> {
+    let (bytes, constants) = emit::assemble(&nest)?;
+    let entry = memory::Executable::new(&bytes, constants)?;
+    Some(Code { reads: nest.reads, writes: nest.writes, flat: nest.flat, entry })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn code(_nest: nest::Nest) -> Option<Code> {
+    None
+}

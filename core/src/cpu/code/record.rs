@@ -1,0 +1,341 @@
+//! Micro-operations on sixteen elements, and the recording of formulas as such: the transcendental functions of `math`
+//! are run once on [`Traced`] numbers.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::{Add, Div, Mul, Sub};
+
+use crate::cpu::real::{Integer, Real};
+use crate::cpu::step::Slot;
+
+/// A micro-operation, by its place in a body; what others read is its result.
+pub type Id = u32;
+
+/// What a register holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Sixteen f32, or as many i32.
+    Vector,
+    /// Sixteen bits.
+    Mask,
+}
+
+/// Which element of a slot's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// The sixteen of a register: those from the current one on are register 0.
+    Lane(u8),
+    /// The current row's, for all sixteen.
+    Row,
+    /// The only one.
+    Fixed,
+}
+
+/// Operations of two vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pair {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    /// `a > b ? a : b`
+    Larger,
+    /// `a < b ? a : b`
+    Smaller,
+    And,
+    Or,
+    Xor,
+    IntAdd,
+    IntSub,
+}
+
+/// Operations of two masks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bits {
+    And,
+    Or,
+    Xor,
+}
+
+/// Ordered comparisons, and `Ne`, which is true of NaN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Relation {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    /// Either is NaN.
+    Unordered,
+}
+
+/// One micro-operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Micro {
+    /// The same bits sixteen times.
+    Constant(u32),
+    /// From memory: floats, or bools of a byte each.
+    Load(Slot, Access, Kind),
+    /// Of two vectors.
+    Pair(Pair, Id, Id),
+    /// `a · b + c`, rounded once.
+    MulAdd(Id, Id, Id),
+    /// Square root.
+    Sqrt(Id),
+    /// To an integer value, by the immediate of `VRNDSCALEPS`.
+    Round(Id, u8),
+    /// Bits shifted left.
+    ShiftLeft(Id, u8),
+    /// i32 shifted right.
+    ShiftRight(Id, u8),
+    /// The magnitude of the first with the sign of the second.
+    CopySign(Id, Id),
+    /// Of two vectors, to a mask.
+    Compare(Relation, Id, Id),
+    /// `mask ? a : b`
+    Select(Id, Id, Id),
+    /// Of two masks.
+    Bits(Bits, Id, Id),
+    /// The other bits of a mask.
+    Not(Id),
+    /// 1.0 where the mask is set, else 0.
+    Float(Id),
+    /// To memory. No result.
+    Store(Slot, Access, Id),
+    /// Into the accumulator of that number. No result.
+    Fold(usize, Id),
+}
+
+impl Micro {
+    /// What the result is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Micro::Load(_, _, kind) => *kind,
+            Micro::Compare(..) | Micro::Bits(..) | Micro::Not(_) => Kind::Mask,
+            _ => Kind::Vector,
+        }
+    }
+
+    /// Whether it has a result.
+    pub fn has_result(&self) -> bool {
+        !matches!(self, Micro::Store(..) | Micro::Fold(..))
+    }
+
+    /// The same operation with other operands.
+    pub fn map(self, f: impl Fn(Id) -> Id) -> Micro {
+        match self {
+            Micro::Constant(_) | Micro::Load(..) => self,
+            Micro::Pair(pair, a, b) => Micro::Pair(pair, f(a), f(b)),
+            Micro::MulAdd(a, b, c) => Micro::MulAdd(f(a), f(b), f(c)),
+            Micro::Sqrt(a) => Micro::Sqrt(f(a)),
+            Micro::Round(a, mode) => Micro::Round(f(a), mode),
+            Micro::ShiftLeft(a, bits) => Micro::ShiftLeft(f(a), bits),
+            Micro::ShiftRight(a, bits) => Micro::ShiftRight(f(a), bits),
+            Micro::CopySign(a, b) => Micro::CopySign(f(a), f(b)),
+            Micro::Compare(relation, a, b) => Micro::Compare(relation, f(a), f(b)),
+            Micro::Select(mask, a, b) => Micro::Select(f(mask), f(a), f(b)),
+            Micro::Bits(bits, a, b) => Micro::Bits(bits, f(a), f(b)),
+            Micro::Not(a) => Micro::Not(f(a)),
+            Micro::Float(a) => Micro::Float(f(a)),
+            Micro::Store(slot, access, a) => Micro::Store(slot, access, f(a)),
+            Micro::Fold(fold, a) => Micro::Fold(fold, f(a)),
+        }
+    }
+
+    /// What it reads.
+    pub fn operands(&self) -> [Option<Id>; 3] {
+        match *self {
+            Micro::Constant(_) | Micro::Load(..) => [None; 3],
+            Micro::Sqrt(a)
+            | Micro::Round(a, _)
+            | Micro::ShiftLeft(a, _)
+            | Micro::ShiftRight(a, _)
+            | Micro::Not(a)
+            | Micro::Float(a)
+            | Micro::Store(_, _, a)
+            | Micro::Fold(_, a) => [Some(a), None, None],
+            Micro::Pair(_, a, b) | Micro::CopySign(a, b) | Micro::Compare(_, a, b) | Micro::Bits(_, a, b) => {
+                [Some(a), Some(b), None]
+            }
+            Micro::MulAdd(a, b, c) | Micro::Select(a, b, c) => [Some(a), Some(b), Some(c)],
+        }
+    }
+}
+
+/// A body being written. Equal operations are written once.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    state: RefCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    micros: Vec<Micro>,
+    known: HashMap<Micro, Id>,
+}
+
+impl Recorder {
+    /// Adds an operation.
+    pub fn push(&self, micro: Micro) -> Id {
+        let State { micros, known } = &mut *self.state.borrow_mut();
+        let micro = merged(micros, known, micro);
+        if !micro.has_result() {
+            micros.push(micro);
+            return (micros.len() - 1) as Id;
+        }
+        *known.entry(micro).or_insert_with(|| {
+            micros.push(micro);
+            (micros.len() - 1) as Id
+        })
+    }
+
+    pub fn pair(&self, pair: Pair, a: Id, b: Id) -> Id {
+        self.push(Micro::Pair(pair, a, b))
+    }
+
+    pub fn constant(&self, value: f32) -> Id {
+        self.push(Micro::Constant(value.to_bits()))
+    }
+
+    /// What was written.
+    pub fn finish(self) -> Vec<Micro> {
+        self.state.into_inner().micros
+    }
+}
+
+/// `(a + c) + d` of integers as `a + (c + d)`.
+fn merged(micros: &mut Vec<Micro>, known: &mut HashMap<Micro, Id>, micro: Micro) -> Micro {
+    let Micro::Pair(Pair::IntAdd, a, d) = micro else { return micro };
+    let Micro::Pair(Pair::IntAdd, a, c) = micros[a as usize] else { return micro };
+    let (Micro::Constant(c), Micro::Constant(d)) = (micros[c as usize], micros[d as usize]) else { return micro };
+    let sum = Micro::Constant(c.wrapping_add(d));
+    let sum = *known.entry(sum).or_insert_with(|| {
+        micros.push(sum);
+        (micros.len() - 1) as Id
+    });
+    Micro::Pair(Pair::IntAdd, a, sum)
+}
+
+/// A number of a formula that is being recorded.
+#[derive(Clone, Copy)]
+pub struct Traced<'a> {
+    recorder: Option<&'a Recorder>,
+    value: Value,
+}
+
+#[derive(Clone, Copy)]
+enum Value {
+    Constant(f32),
+    Recorded(Id),
+}
+
+impl<'a> Traced<'a> {
+    pub fn new(recorder: &'a Recorder, id: Id) -> Traced<'a> {
+        Traced { recorder: Some(recorder), value: Value::Recorded(id) }
+    }
+
+    /// Where it was recorded.
+    pub fn id(self) -> Id {
+        self.within(self.recorder)
+    }
+
+    fn within(self, recorder: Option<&'a Recorder>) -> Id {
+        match (self.value, recorder) {
+            (Value::Recorded(id), _) => id,
+            (Value::Constant(value), Some(recorder)) => recorder.constant(value),
+            (Value::Constant(_), None) => unreachable!("a formula of constants only has no place to be recorded"),
+        }
+    }
+
+    fn both(self, other: Self, micro: impl FnOnce(Id, Id) -> Micro) -> (&'a Recorder, Id) {
+        let recorder = self.recorder.or(other.recorder);
+        let (a, b) = (self.within(recorder), other.within(recorder));
+        let recorder = recorder.unwrap_or_else(|| unreachable!("as above"));
+        (recorder, recorder.push(micro(a, b)))
+    }
+
+    fn pair(self, pair: Pair, other: Self) -> Self {
+        let (recorder, id) = self.both(other, |a, b| Micro::Pair(pair, a, b));
+        Traced::new(recorder, id)
+    }
+
+    fn one(self, micro: impl FnOnce(Id) -> Micro) -> Self {
+        let recorder = self.recorder.unwrap_or_else(|| unreachable!("as above"));
+        Traced::new(recorder, recorder.push(micro(self.id())))
+    }
+}
+
+macro_rules! operator {
+    ($($trait:ident $method:ident),*) => {$(
+        impl $trait for Traced<'_> {
+            type Output = Self;
+            fn $method(self, other: Self) -> Self {
+                self.pair(Pair::$trait, other)
+            }
+        }
+    )*};
+}
+operator!(Add add, Sub sub, Mul mul, Div div);
+
+/// The result of a comparison that is being recorded.
+#[derive(Clone, Copy)]
+pub struct TracedMask<'a>(&'a Recorder, Id);
+
+/// An integer of a formula that is being recorded.
+#[derive(Clone, Copy)]
+pub struct TracedInt<'a>(Traced<'a>);
+
+impl<'a> Real for Traced<'a> {
+    type Mask = TracedMask<'a>;
+    type Int = TracedInt<'a>;
+
+    fn of(value: f32) -> Self {
+        Traced { recorder: None, value: Value::Constant(value) }
+    }
+    fn at_least(self, low: f32) -> Self {
+        Traced::of(low).pair(Pair::Larger, self)
+    }
+    fn at_most(self, high: f32) -> Self {
+        Traced::of(high).pair(Pair::Smaller, self)
+    }
+    fn abs(self) -> Self {
+        self.pair(Pair::And, Traced::of(f32::from_bits(0x7fff_ffff)))
+    }
+    fn copysign(self, sign: Self) -> Self {
+        let (recorder, id) = self.both(sign, Micro::CopySign);
+        Traced::new(recorder, id)
+    }
+    fn less(self, other: Self) -> TracedMask<'a> {
+        let (recorder, id) = self.both(other, |a, b| Micro::Compare(Relation::Lt, a, b));
+        TracedMask(recorder, id)
+    }
+    fn select(mask: TracedMask<'a>, yes: Self, no: Self) -> Self {
+        let TracedMask(recorder, mask) = mask;
+        let (yes, no) = (yes.within(Some(recorder)), no.within(Some(recorder)));
+        Traced::new(recorder, recorder.push(Micro::Select(mask, yes, no)))
+    }
+    fn bits(self) -> TracedInt<'a> {
+        TracedInt(self)
+    }
+}
+
+impl<'a> Integer for TracedInt<'a> {
+    type Real = Traced<'a>;
+
+    fn plus(self, value: i32) -> Self {
+        TracedInt(self.0.pair(Pair::IntAdd, Traced::of(f32::from_bits(value as u32))))
+    }
+    fn minus(self, other: Self) -> Self {
+        TracedInt(self.0.pair(Pair::IntSub, other.0))
+    }
+    fn halved(self) -> Self {
+        TracedInt(self.0.one(|a| Micro::ShiftRight(a, 1)))
+    }
+    fn shifted(self, bits: u8) -> Self {
+        TracedInt(self.0.one(|a| Micro::ShiftLeft(a, bits)))
+    }
+    fn float(self) -> Traced<'a> {
+        self.0
+    }
+}

@@ -1,0 +1,160 @@
+//! Which machine register holds which value while a body is written out: values enter when they are first needed, and
+//! the one needed last gives way (Belady 1966). Owns the books; `emit` writes the instructions.
+
+use super::record::{Id, Kind, Micro};
+
+/// What must be done so that a register can be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evicted {
+    /// Nothing: its value is not needed, or can be had again from memory.
+    Dropped,
+    /// Its value goes to this place of the frame first.
+    Spilled(usize),
+}
+
+/// A set of registers of one kind.
+#[derive(Debug)]
+struct File {
+    /// Numbers that may be given out.
+    numbers: Vec<u8>,
+    /// Value in each register.
+    holds: [Option<Id>; 32],
+}
+
+impl File {
+    fn new(numbers: impl Iterator<Item = u8>) -> File {
+        File { numbers: numbers.collect(), holds: [None; 32] }
+    }
+}
+
+/// The books of one body.
+#[derive(Debug)]
+pub struct Registers {
+    vectors: File,
+    masks: File,
+    /// Register of each value.
+    at: Vec<Option<u8>>,
+    /// Place in the frame of each spilled value.
+    spilled: Vec<Option<usize>>,
+    /// What each operation reads.
+    operands: Vec<[Option<Id>; 3]>,
+    /// Those of the current operation.
+    temporaries: Vec<Id>,
+    /// Where each value is read, backwards: the next is last.
+    uses: Vec<Vec<usize>>,
+    /// Whether each value can be had from memory.
+    in_memory: Vec<bool>,
+    frame: usize,
+    /// Values that must stay where they are while an operation is written.
+    locked: Vec<Id>,
+}
+
+impl Registers {
+    /// For a body; vector registers from `vectors` on are taken.
+    pub fn new(micros: &[Micro], vectors: u8) -> Registers {
+        let mut uses = vec![Vec::new(); micros.len()];
+        for (index, micro) in micros.iter().enumerate().rev() {
+            micro.operands().into_iter().flatten().for_each(|id| uses[id as usize].push(index));
+        }
+        Registers {
+            vectors: File::new(0..vectors),
+            masks: File::new(1..7),
+            at: vec![None; micros.len()],
+            spilled: vec![None; micros.len()],
+            operands: micros.iter().map(Micro::operands).collect(),
+            temporaries: Vec::new(),
+            uses,
+            in_memory: micros.iter().map(|m| matches!(m, Micro::Load(..) | Micro::Constant(_))).collect(),
+            frame: 0,
+            locked: Vec::new(),
+        }
+    }
+
+    /// Begins the writing of operation `index`: what was read last before it gives its register back.
+    pub fn begin(&mut self, index: usize) {
+        let before = index.checked_sub(1);
+        let read = before.map_or([None; 3], |before| self.operands[before]);
+        let ended = read.into_iter().flatten().chain(before.map(|before| before as Id));
+        for id in ended.chain(self.temporaries.drain(..)) {
+            let uses = &mut self.uses[id as usize];
+            while uses.last().is_some_and(|&at| at < index) {
+                uses.pop();
+            }
+            if uses.is_empty() && self.at[id as usize].take().is_some() {
+                for file in [&mut self.vectors, &mut self.masks] {
+                    file.holds.iter_mut().filter(|held| **held == Some(id)).for_each(|held| *held = None);
+                }
+            }
+        }
+        self.locked.clear();
+    }
+
+    /// The register of a value, which stays there until the next `begin`.
+    pub fn find(&mut self, id: Id) -> Option<u8> {
+        self.locked.push(id);
+        self.at[id as usize]
+    }
+
+    /// The place of a spilled value.
+    pub fn spilled(&self, id: Id) -> Option<usize> {
+        self.spilled[id as usize]
+    }
+
+    /// Gives a register to `id`, and says what becomes of what was in it; `None` if all are locked.
+    pub fn take(&mut self, id: Id, kind: Kind) -> Option<(u8, Evicted)> {
+        let file = match kind {
+            Kind::Vector => &self.vectors,
+            Kind::Mask => &self.masks,
+        };
+        let free = file.numbers.iter().copied().find(|&n| file.holds[n as usize].is_none());
+        let (number, evicted) = match free {
+            Some(number) => (number, Evicted::Dropped),
+            None => {
+                let candidates = file.numbers.iter().filter_map(|&n| Some((n, file.holds[n as usize]?)));
+                let (number, victim) = candidates
+                    .filter(|(_, held)| !self.locked.contains(held))
+                    .max_by_key(|(_, held)| self.uses[*held as usize].last().copied().unwrap_or(usize::MAX))?;
+                let victim = victim as usize;
+                self.at[victim] = None;
+                let lost = !self.in_memory[victim] && self.spilled[victim].is_none() && !self.uses[victim].is_empty();
+                if lost {
+                    self.spilled[victim] = Some(self.frame);
+                    self.frame += 1;
+                    (number, Evicted::Spilled(self.frame - 1))
+                } else {
+                    (number, Evicted::Dropped)
+                }
+            }
+        };
+        let file = match kind {
+            Kind::Vector => &mut self.vectors,
+            Kind::Mask => &mut self.masks,
+        };
+        file.holds[number as usize] = Some(id);
+        self.at[id as usize] = Some(number);
+        self.locked.push(id);
+        Some((number, evicted))
+    }
+
+    /// A name for a value of one operation, which nothing reads later.
+    pub fn temporary(&mut self) -> Id {
+        self.at.push(None);
+        self.spilled.push(None);
+        self.uses.push(Vec::new());
+        self.in_memory.push(false);
+        let id = (self.at.len() - 1) as Id;
+        self.temporaries.push(id);
+        id
+    }
+
+    /// A value that has this register for the whole body; it is not given out.
+    pub fn pin(&mut self, id: Id, number: u8) {
+        self.vectors.numbers.retain(|&n| n != number);
+        self.at[id as usize] = Some(number);
+    }
+
+    /// Places of the frame that were needed.
+    pub fn frame(&self) -> usize {
+        self.frame
+    }
+}

@@ -1,0 +1,164 @@
+//! Machine code against the primitives: all it can compile, in rows of every length, with more values at once than
+//! there are registers; and that it is made at all.
+
+use tapeflow_ir::{Binary, Builder, Compare, DType, Reduce, Type, Unary, V};
+
+use super::{Buffer, Rng, run};
+use crate::cpu::isa::Isa;
+use crate::cpu::space::contiguous;
+use crate::cpu::{code, group};
+use crate::program::kernel::{Dims, Group, Layout, Output, OutputKind, Shifts, Source, Strides};
+
+/// A random function of what machine code knows: floats, bools, and with `row` reductions.
+struct Function<'a> {
+    rng: &'a mut Rng,
+    b: Builder,
+    floats: Vec<V>,
+    bools: Vec<V>,
+}
+
+impl Function<'_> {
+    fn grow(&mut self, row: bool) {
+        let Function { rng, b, floats, bools } = self;
+        // Mostly of what is new, sometimes of what is old: long chains, and values that live long.
+        let float = |rng: &mut Rng| {
+            let most = if rng.below(3) == 0 { floats.len() } else { floats.len().min(3) };
+            floats[floats.len() - 1 - rng.below(most)]
+        };
+        let (x, y, z) = (float(rng), float(rng), float(rng));
+        let made = match rng.below(if row { 14 } else { 12 }) {
+            0..=2 => {
+                use Unary::*;
+                let op = rng.pick(&[Neg, Abs, Floor, Ceil, Trunc, Sqrt, Exp, Exp2, ExpM1, Tanh, Erf, Tanh, Exp, Erf]);
+                b.unary(op, x)
+            }
+            3..=6 => {
+                use Binary::*;
+                let op = rng.pick(&[Add, Sub, Mul, Div, Min, Max, Copysign]);
+                b.binary(op, x, y)
+            }
+            7 => b.mul_add(x, y, z),
+            8..=9 => {
+                use Compare::*;
+                let op = rng.pick(&[Eq, Ne, Lt, Le, Gt, Ge]);
+                bools.push(b.compare(op, x, y));
+                return;
+            }
+            10 if bools.len() > 1 => {
+                let (p, q) = (rng.pick(bools), rng.pick(bools));
+                let p = if rng.below(4) == 0 { b.unary(Unary::Not, p) } else { p };
+                bools.push(b.binary(rng.pick(&[Binary::And, Binary::Or, Binary::Xor]), p, q));
+                return;
+            }
+            11 if !bools.is_empty() => {
+                let p = rng.pick(bools);
+                if rng.below(4) == 0 { b.cast(p, DType::F32) } else { b.select(p, x, y) }
+            }
+            12..=13 => {
+                let lanes = b.repeat(x);
+                b.reduce(rng.pick(&[Reduce::Sum, Reduce::Max, Reduce::Min]), lanes)
+            }
+            _ => b.binary(Binary::Add, x, z),
+        };
+        floats.push(made);
+    }
+}
+
+/// Compiles, runs and compares one; says whether there was machine code in it.
+fn one(seed: u64) -> bool {
+    let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let row = rng.below(2) == 0;
+    let length = rng.pick(&[1, 7, 15, 16, 17, 31, 32, 47, 64, 65, 96, 127, 128, 200, 1000, 1024, 1030, 4096, 4097]);
+    let rows = 1 + rng.below((8192 / length).clamp(1, 40));
+    let space: Dims = [rows, length].into_iter().collect();
+    let mut b = Builder::new();
+    let (mut inputs, mut buffers, mut floats, mut bools) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for index in 0..2 + rng.below(3) {
+        // Whole, the same for all rows, one per row, one for all.
+        let strides: [isize; 2] =
+            if index == 0 { [length as isize, 1] } else { rng.pick(&[[length as isize, 1], [0, 1], [1, 0], [0, 0]]) };
+        let dtype = if index > 0 && rng.below(4) == 0 { DType::Bool } else { DType::F32 };
+        let len = 1 + strides[0] as usize * (rows - 1) + strides[1] as usize * (length - 1);
+        buffers.push(Buffer::random(&mut rng, dtype, len, true));
+        let strides: Strides = strides.into_iter().collect();
+        let layout = Layout { offset: 0, shifts: Shifts::new(), strides };
+        inputs.push(Source::Operand { operand: index, layout });
+        let ty = if row && inputs.len() > 1 && len <= rows { Type::row(dtype) } else { Type::lane(dtype) };
+        let v = b.input(ty);
+        if dtype == DType::Bool { bools.push(v) } else { floats.push(v) }
+    }
+    let mut function = Function { rng: &mut rng, b, floats, bools };
+    for _ in 0..4 + function.rng.below(if seed.is_multiple_of(10) { 90 } else { 20 }) {
+        function.grow(row);
+    }
+    let Function { mut b, floats, bools, .. } = function;
+    let (mut outputs, mut results) = (Vec::new(), Vec::new());
+    // What is old is read again at the end, so that much is alive at once.
+    for _ in 0..1 + rng.below(3) {
+        let v = match rng.below(4) {
+            0 if !bools.is_empty() => rng.pick(&bools),
+            1 => {
+                let few: Vec<V> = (0..6).map(|_| rng.pick(&floats)).collect();
+                few.into_iter().reduce(|a, c| b.binary(Binary::Sub, a, c)).expect("there are six")
+            }
+            _ => floats[floats.len() - 1],
+        };
+        buffers.push(Buffer::new(b.ty(v).dtype, rows * length));
+        outputs.push(Output { operand: buffers.len() - 1, kind: OutputKind::Store(contiguous(&space)) });
+        results.push(b.repeat(v));
+    }
+    let function = b.finish(&results);
+    assert_eq!(function.verify(), Ok(()));
+    let group = Group { space, function, inputs, outputs };
+    let compile = || group::compile(&group, Isa::Avx512).expect("a group that can be compiled");
+    let (coded, plain) = (compile(), code::without(compile));
+    let (mut actual, mut expected) = (buffers.clone(), buffers);
+    run(&coded, &mut actual, &[]).expect("a group never fails");
+    run(&plain, &mut expected, &[]).expect("a group never fails");
+    for (operand, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
+        let same = |i: usize| actual.column(i..i + 1).same_bits(&expected.column(i..i + 1));
+        if let Some(at) = (0..actual.len).find(|&i| !same(i)) {
+            let (a, b) = (actual.column(at..at + 1), expected.column(at..at + 1));
+            panic!("operand {operand} differs at {at} of {rows}x{length}: {a:?} instead of {b:?}\n{group:?}");
+        }
+    }
+    !coded.lowered.codes.is_empty()
+}
+
+#[test]
+fn random_functions_have_the_bits_of_the_primitives() {
+    let count = std::env::var("TAPEFLOW_RANDOM_GROUPS").ok().and_then(|text| text.parse().ok()).unwrap_or(400);
+    if !Isa::Avx512.is_available() || cfg!(not(target_arch = "x86_64")) {
+        return;
+    }
+    let mut coded = 0;
+    for seed in 1..=count {
+        match std::panic::catch_unwind(|| one(seed)) {
+            Ok(made) => coded += u64::from(made),
+            Err(_) => panic!("seed {seed}"),
+        }
+    }
+    assert!(coded * 4 > count * 3, "machine code for {coded} functions of {count} only");
+}
+
+#[test]
+fn nothing_is_compiled_where_it_is_switched_off() {
+    let mut b = Builder::new();
+    let x = b.input(Type::lane(DType::F32));
+    let y = b.unary(Unary::Exp, x);
+    let y = b.unary(Unary::Neg, y);
+    let function = b.finish(&[y]);
+    let space: Dims = [64].into_iter().collect();
+    let group = Group {
+        function,
+        inputs: vec![Source::Operand { operand: 0, layout: contiguous(&space) }],
+        outputs: vec![Output { operand: 1, kind: OutputKind::Store(contiguous(&space)) }],
+        space,
+    };
+    let codes = |isa: Isa| group::compile(&group, isa).map(|kernel| kernel.lowered.codes.len());
+    assert_eq!(code::without(|| codes(Isa::Baseline)), Ok(0));
+    if Isa::Avx512.is_available() {
+        assert_eq!(code::without(|| codes(Isa::Avx512)), Ok(0));
+        assert_eq!(codes(Isa::Avx512), Ok(1));
+    }
+}
