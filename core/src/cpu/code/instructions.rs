@@ -251,13 +251,14 @@ impl Emitter {
     /// A vector from memory.
     pub fn load(&mut self, dst: usize, slot: u16, access: Access, mode: Mode) -> Done {
         self.address(slot)?;
-        Ok(match access {
+        match access {
             Access::Lane(_) if mode == Mode::Partial => {
                 self.a.vmovups(ZMM[dst].k7().z(), zmmword_ptr(rax + r9 * 4))?;
             }
             Access::Lane(at) => self.a.vmovups(ZMM[dst], zmmword_ptr(rax + r9 * 4 + i32::from(at) * 64))?,
             Access::Row => self.a.vbroadcastss(ZMM[dst], dword_ptr(rax + r11 * 4))?,
             Access::Fixed => self.a.vbroadcastss(ZMM[dst], dword_ptr(rax))?,
-        })
+        }
+        Ok(())
     }
 }
