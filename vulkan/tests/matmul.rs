@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tapeflow_core::driver::{Bindings, Driver as _, Kernel, Layout, Matmul, Memory, Plan, Shift};
 use tapeflow_ir::DType;
+use tapeflow_ir::half::{bf16_from_f32, f16_from_f32};
 use tapeflow_vulkan::stage::Target;
 use tapeflow_vulkan::{Driver, spirv, validation_messages};
 
@@ -29,6 +30,8 @@ impl Numbers {
     fn elements(&mut self, dtype: DType, count: usize, of: fn(usize) -> f64) -> Vec<u8> {
         let values: Vec<f64> = (0..count).map(|_| of(self.below(1 << 20))).collect();
         match dtype {
+            DType::F16 => support::bytes(&values, |value| f16_from_f32(value as f32).to_le_bytes()),
+            DType::BF16 => support::bytes(&values, |value| bf16_from_f32(value as f32).to_le_bytes()),
             DType::F32 => support::bytes(&values, |value| (value as f32).to_le_bytes()),
             _ => support::bytes(&values, f64::to_le_bytes),
         }
@@ -139,7 +142,7 @@ fn multiplies_plain_matrices() {
         [1, 2, 70_000],
     ];
     for [m, n, k] in shapes {
-        for dtype in [DType::F32, DType::F64] {
+        for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
             same(driver, &mut numbers, dtype, &[], [m, n, k], true);
         }
     }
@@ -154,7 +157,7 @@ fn multiplies_plain_matrices() {
 fn multiplies_in_any_layout() {
     let Some(driver) = support::driver() else { return };
     let mut numbers = Numbers(2);
-    for case in 0..60 {
+    for case in 0..80 {
         let batch: Vec<usize> = (0..numbers.below(3)).map(|_| 1 + numbers.below(4)).collect();
         let mut extent = || match numbers.below(8) {
             0 => 1,
@@ -163,7 +166,7 @@ fn multiplies_in_any_layout() {
             _ => 1 + numbers.below(70),
         };
         let extents = [extent(), extent(), extent()];
-        let dtype = if case % 4 == 0 { DType::F64 } else { DType::F32 };
+        let dtype = [DType::F64, DType::F32, DType::BF16, DType::F32, DType::F16][case % 5];
         same(driver, &mut numbers, dtype, &batch, extents, false);
     }
 }

@@ -31,10 +31,6 @@ impl Primitive for Matmul {
         true
     }
 
-    fn widens(&self, on_host: bool) -> bool {
-        !on_host
-    }
-
     fn is_saved(&self) -> bool {
         true
     }

@@ -18,6 +18,20 @@ const HALF: u32 = 126 << 23;
 /// The exponent's bits of an f16, where an f32 has its mantissa's.
 const EXPONENT: u32 = 0x7c00 << 13;
 
+impl Asm {
+    /// Loads an element as it is computed with: half precision as f32.
+    pub(super) fn load_computed(&mut self, dtype: DType, address: Id) -> Id {
+        let value = self.load(dtype, address);
+        if dtype.is_half() { widened(self, dtype, value) } else { value }
+    }
+
+    /// Stores an element that was computed: half precision from f32.
+    pub(super) fn store_computed(&mut self, dtype: DType, address: Id, value: Id) {
+        let value = if dtype.is_half() { narrowed(self, dtype, value) } else { value };
+        self.store(dtype, address, value);
+    }
+}
+
 /// Bit by bit, with a constant.
 fn with(asm: &mut Asm, op: Op, x: Id, constant: u32) -> Id {
     let constant = asm.u32(constant);

@@ -60,6 +60,9 @@ pub fn lower(kernel: &Kernel, target: &Target) -> Result<Lowering, Unsupported> 
         Kernel::Group(one) => group::group(one, target, 0),
         Kernel::Groups(all) => group::groups(all, target),
         // Windows of a convolution are no operands of its products yet.
+        Kernel::Matmul(matmul) if matmul.merged().extents().is_none() && matmul.dtype.is_half() => {
+            Err(Unsupported(format!("this device has no products of windows in {}", matmul.dtype)))
+        }
         Kernel::Matmul(matmul) if matmul.merged().extents().is_none() => {
             group::group(&matmul.merged().as_group(), target, 0)
         }

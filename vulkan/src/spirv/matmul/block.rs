@@ -34,8 +34,8 @@ fn joined(asm: &mut Asm, halves: [Id; 2]) -> Id {
 
 /// The block at `place`: loads, sums, stores.
 pub(super) fn emit(asm: &mut Asm, product: &Product, block: &Block, part: &Part, place: &Place) {
-    let ty = Ty::of(product.dtype);
-    let size = ty.size();
+    let ty = Ty::of(product.dtype.computed());
+    let (size, out_size) = (part.read.size() as u32, part.written.size() as u32);
     let row = times(asm, Ty::U32, place.row, block.rows.into());
     let width = block.lanes * block.cols;
     let col = times(asm, Ty::U32, place.col, width.into());
@@ -94,7 +94,7 @@ pub(super) fn emit(asm: &mut Asm, product: &Product, block: &Block, part: &Part,
         for &address in &right {
             let address = plus(asm, Ty::U64, address, moved[1]);
             match block.pairs {
-                Pairs::None => lines[0].push(asm.load_as(ty, address)),
+                Pairs::None => lines[0].push(asm.load_computed(part.read, address)),
                 Pairs::Columns => {
                     let pair = asm.load_as(Ty::U64, address);
                     lines[0].extend(halves(asm, pair));
@@ -113,7 +113,7 @@ pub(super) fn emit(asm: &mut Asm, product: &Product, block: &Block, part: &Part,
                 .map(|&address| {
                     let address = plus(asm, Ty::U64, address, moved[0]);
                     let address = plus_constant(asm, Ty::U64, address, ahead);
-                    asm.load_as(ty, address)
+                    asm.load_computed(part.read, address)
                 })
                 .collect();
             for row in 0..block.rows {
@@ -146,7 +146,7 @@ pub(super) fn emit(asm: &mut Asm, product: &Product, block: &Block, part: &Part,
                     let [by_row, by_col] = product.out;
                     let offset = offset(asm, Ty::U32, &[(row, by_row), (column, by_col)]);
                     let offset = plus(asm, Ty::U64, offset, place.out);
-                    let address = asm.element(part.out, Ty::U64, offset, size);
+                    let address = asm.element(part.out, Ty::U64, offset, out_size);
                     match *sums {
                         [a, b] if both => {
                             let pair = joined(asm, [a, b]);
@@ -154,9 +154,9 @@ pub(super) fn emit(asm: &mut Asm, product: &Product, block: &Block, part: &Part,
                         }
                         _ => {
                             for (&sum, number) in sums.iter().zip(0..) {
-                                let by = number * by_col * i64::from(size);
+                                let by = number * by_col * i64::from(out_size);
                                 let address = plus_constant(asm, Ty::U64, address, by);
-                                asm.store_as(ty, address, sum);
+                                asm.store_computed(part.written, address, sum);
                             }
                         }
                     }

@@ -12,8 +12,8 @@ use super::product::Product;
 
 /// The element at `place`: each of `lanes` invocations adds every `lanes`-th term, then a tree adds those sums.
 pub(super) fn emit(asm: &mut Asm, product: &Product, lanes: u32, part: &Part, place: &Place) {
-    let ty = Ty::of(product.dtype);
-    let size = ty.size();
+    let ty = Ty::of(product.dtype.computed());
+    let size = part.read.size() as u32;
     let local = asm.local;
     let start = |asm: &mut Asm, base, at, line, depth| {
         let within = offset(asm, Ty::U32, &[(at, line), (local, depth)]);
@@ -29,7 +29,7 @@ pub(super) fn emit(asm: &mut Asm, product: &Product, lanes: u32, part: &Part, pl
     let begin = plus(asm, Ty::U32, place.begin, local);
     let carried = [(ty, zero), (Ty::U64, left), (Ty::U64, right)];
     let last = asm.count(Ty::U32, [begin, place.end, step], &carried, |asm, _, carried| {
-        let (a, b) = (asm.load_as(ty, carried[1]), asm.load_as(ty, carried[2]));
+        let (a, b) = (asm.load_computed(part.read, carried[1]), asm.load_computed(part.read, carried[2]));
         vec![
             part.multiply_add(asm, ty, a, b, carried[0]),
             asm.op(Op::IAdd, Ty::U64, &[carried[1], steps[0]]),
@@ -69,8 +69,8 @@ pub(super) fn emit(asm: &mut Asm, product: &Product, lanes: u32, part: &Part, pl
     let within = offset(asm, Ty::U32, &[(place.row, product.out[0]), (place.col, product.out[1])]);
     let within = plus(asm, Ty::U64, within, place.out);
     asm.when(first, |asm| {
-        let address = asm.element(part.out, Ty::U64, within, size);
+        let address = asm.element(part.out, Ty::U64, within, part.written.size() as u32);
         let sum = begun_with_zero(asm, ty, sum);
-        asm.store_as(ty, address, sum);
+        asm.store_computed(part.written, address, sum);
     });
 }

@@ -22,6 +22,9 @@ pub(super) struct Part {
     pub left: Id,
     pub right: Id,
     pub out: Id,
+    /// What the operands are, and what the result is: parts of half precision are f32.
+    pub read: DType,
+    pub written: DType,
     fused: bool,
 }
 
@@ -58,6 +61,7 @@ pub fn matmul(matmul: &Matmul, target: &Target) -> Result<Lowering, Unsupported>
     match matmul.dtype {
         DType::F32 => {}
         DType::F64 if target.has_f64 => {}
+        DType::F16 | DType::BF16 if target.has_halves => {}
         dtype => return Err(Unsupported(format!("this device has no matmul in {dtype}"))),
     }
     if !matmul.is_well_formed() {
@@ -79,7 +83,7 @@ pub fn matmul(matmul: &Matmul, target: &Target) -> Result<Lowering, Unsupported>
     let mut lowering = Lowering::default();
     lowering.stages.push(products(&choice, count, target));
     if splits > 1 {
-        lowering.partial_bytes = (splits * choice.product.elements()) as usize * matmul.dtype.size();
+        lowering.partial_bytes = (splits * choice.product.elements()) as usize * matmul.dtype.computed().size();
         lowering.stages.push(sums(&choice, target));
     }
     Ok(lowering)
@@ -104,7 +108,9 @@ fn products(choice: &Choice, count: u64, target: &Target) -> Stage {
     let left = base(asm_ref, &product.left, product.dtype);
     let right = base(asm_ref, &product.right, product.dtype);
     let out = if *splits > 1 { asm_ref.partial() } else { asm_ref.operand(2) };
-    let part = Part { left, right, out, fused: !target.is_cpu };
+    let read = product.dtype;
+    let written = if *splits > 1 { read.computed() } else { read };
+    let part = Part { left, right, out, read, written, fused: !target.is_cpu };
     let place = place(asm_ref, choice);
     match form {
         Form::Block(form) => block::emit(asm_ref, product, form, &part, &place),
@@ -149,7 +155,7 @@ fn place(asm: &mut Asm, choice: &Choice) -> Place {
 /// The stage that adds the parts, which lie one after the other, in order.
 fn sums(choice: &Choice, target: &Target) -> Stage {
     let (elements, dtype) = (choice.product.elements(), choice.product.dtype);
-    let ty = Ty::of(dtype);
+    let ty = Ty::of(dtype.computed());
     let spread = Spread::new(target, elements, choice.splits);
     let number = spread.ty();
     let mut asm = spread.begin(target);
@@ -164,8 +170,8 @@ fn sums(choice: &Choice, target: &Target) -> Stage {
             let value = asm.load_as(ty, address);
             vec![asm.rounded(Op::FAdd, ty, &[carried[0], value]), address]
         });
-        let to = asm.element(out, number, at, ty.size());
-        asm.store_as(ty, to, last[0]);
+        let to = asm.element(out, number, at, dtype.size() as u32);
+        asm.store_computed(dtype, to, last[0]);
     });
     spread.finish(asm, true)
 }

@@ -6,6 +6,7 @@
 //! [`Form::Tile`]: super::tiles::Form::Tile
 
 use rspirv::spirv::Op;
+use tapeflow_ir::DType;
 
 use super::super::asm::{Asm, Id, Ty};
 use super::super::number::{begun_with_zero, below, divided, offset, plus, plus_constant, smaller, times};
@@ -24,6 +25,7 @@ struct Panel {
     elements: Vec<(Id, Id, Id)>,
     /// Along the sum, in bytes.
     stride: i64,
+    dtype: DType,
 }
 
 /// Which lines of an operand a panel holds.
@@ -37,10 +39,10 @@ struct Lines {
 }
 
 impl Panel {
-    fn new(asm: &mut Asm, tile: &Tile, ty: Ty, side: &Side, wanted: Lines) -> Panel {
+    fn new(asm: &mut Asm, tile: &Tile, dtype: DType, side: &Side, wanted: Lines) -> Panel {
         let Lines { lines, first, extent, base } = wanted;
-        let (threads, size) = (tile.side * tile.side, ty.size());
-        let shared = asm.shared(ty, tile.depth * pitch(lines));
+        let (threads, size) = (tile.side * tile.side, dtype.size() as u32);
+        let shared = asm.shared(Ty::of(dtype.computed()), tile.depth * pitch(lines));
         let last = asm.u32(extent as u32 - 1);
         let local = asm.local;
         let elements = (0..(lines * tile.depth).div_ceil(threads)).map(|number| {
@@ -61,7 +63,7 @@ impl Panel {
             (asm.element(base, Ty::U64, within, size), step, place)
         });
         let elements = elements.collect();
-        Panel { lines, pitch: pitch(lines), shared, elements, stride: side.depth * i64::from(size) }
+        Panel { lines, pitch: pitch(lines), shared, elements, stride: side.depth * i64::from(size), dtype }
     }
 
     /// Reads what the step that begins at `begin + moved` needs; beyond `end`, zeros.
@@ -75,7 +77,7 @@ impl Panel {
             let at = smaller(asm, Ty::U32, at, last);
             let along = offset(asm, Ty::U32, &[(at, self.stride)]);
             let address = plus(asm, Ty::U64, address, along);
-            let value = asm.load_as(ty, address);
+            let value = asm.load_computed(self.dtype, address);
             asm.select(ty, inside, value, zero)
         };
         self.elements.iter().map(read).collect()
@@ -103,17 +105,17 @@ impl Panel {
 
 /// The tile at `place`.
 pub(super) fn emit(asm: &mut Asm, product: &Product, tile: &Tile, part: &Part, place: &Place) {
-    let ty = Ty::of(product.dtype);
-    let size = ty.size();
+    let ty = Ty::of(product.dtype.computed());
+    let size = part.read.size() as u32;
     let [height, width] = tile.extents();
     let first_row = times(asm, Ty::U32, place.row, height.into());
     let first_col = times(asm, Ty::U32, place.col, width.into());
     let left_base = asm.element(part.left, Ty::U64, place.left, size);
     let right_base = asm.element(part.right, Ty::U64, place.right, size);
     let left = Lines { lines: height, first: first_row, extent: product.rows, base: left_base };
-    let left = Panel::new(asm, tile, ty, &product.left, left);
+    let left = Panel::new(asm, tile, part.read, &product.left, left);
     let right = Lines { lines: width, first: first_col, extent: product.cols, base: right_base };
-    let right = Panel::new(asm, tile, ty, &product.right, right);
+    let right = Panel::new(asm, tile, part.read, &product.right, right);
     let local = asm.local;
     let (row, col) = divided(asm, Ty::U32, local, tile.side.into());
 
@@ -161,9 +163,9 @@ pub(super) fn emit(asm: &mut Asm, product: &Product, tile: &Tile, part: &Part, p
         asm.when(inside, |asm| {
             let within = offset(asm, Ty::U32, &[(row, product.out[0]), (col, product.out[1])]);
             let within = plus(asm, Ty::U64, within, place.out);
-            let address = asm.element(part.out, Ty::U64, within, size);
+            let address = asm.element(part.out, Ty::U64, within, part.written.size() as u32);
             let sum = begun_with_zero(asm, ty, sum);
-            asm.store_as(ty, address, sum);
+            asm.store_computed(part.written, address, sum);
         });
     }
 }

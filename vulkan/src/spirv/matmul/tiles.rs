@@ -134,10 +134,11 @@ fn processor(product: &Product, target: &Target) -> Vec<(Form, f64)> {
     let wide = product.dtype == DType::F64;
     let mut forms = Vec::new();
     let mut pairs = vec![Pairs::None];
-    if !wide && product.pairs_of_columns() {
+    let narrow = product.dtype == DType::F32;
+    if narrow && product.pairs_of_columns() {
         pairs.push(Pairs::Columns);
     }
-    if !wide && product.pairs_of_depth() {
+    if narrow && product.pairs_of_depth() {
         pairs.push(Pairs::Depth);
     }
     for pairs in pairs {
@@ -176,7 +177,7 @@ fn rounds(product: &Product, form: Form, target: &Target) -> f64 {
 
 /// The forms for a graphics processor with estimates of their cycles.
 fn graphics(product: &Product, target: &Target) -> Vec<(Form, f64)> {
-    let size = product.dtype.size() as u32;
+    let size = product.dtype.computed().size() as u32;
     let lanes = target.workgroup.clamp(1, 256);
     let lanes = 1 << lanes.ilog2();
     let mut forms = Vec::new();
