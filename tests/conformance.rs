@@ -1,6 +1,7 @@
 //! Every registered operation on the CPU against the reference device: all dtypes, forms of operands and kinds of
 //! extents. And the registry against the sources: no public operation may be missing from it.
 
+mod elements;
 mod operands;
 mod walk;
 

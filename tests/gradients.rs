@@ -2,6 +2,7 @@
 //! derivatives of expressions against the scalar engine, which shares no code with the tensors; and what must be
 //! refused.
 
+mod elements;
 mod operands;
 
 use operands::{Extents, Form, floats, shape_of, tensor, values};

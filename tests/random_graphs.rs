@@ -1,6 +1,7 @@
 //! Random graphs: fused and unfused programs, any number of threads and any order of reading give the same bits, and
 //! the reference agrees. And operations called with arbitrary arguments: each works or gives an `Err`, none panics.
 
+mod elements;
 mod graphs;
 
 use graphs::{Graph, Step, config, graphs, ok, same_bits};

@@ -303,7 +303,7 @@ fn check_root(root: &Tensor, cotangent: Option<&Tensor>, site: Site) -> Result<(
     root.check()?;
     let refused = |problem| Err(Error::new("backward", problem, site));
     if !root.dtype().is_float() {
-        return refused(Problem::DType { found: root.dtype(), wanted: "f32 or f64".into() });
+        return refused(Problem::DType { found: root.dtype(), wanted: "a float".into() });
     }
     match cotangent {
         Some(c) => {

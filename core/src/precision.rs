@@ -3,7 +3,7 @@
 //! fusion and keys know nothing of it.
 //!
 //! Contractions (`matmul`, convolutions, all made of them) take f32 as half precision and give it. What sums, divides
-//! or raises (reductions, row kernels, losses, `exp`, `ln`, `pow` and their kin) is computed in f32 and gives f32.
+//! or raises (reductions, row kernels, losses, `exp`, `log`, `pow` and their kin) is computed in f32 and gives f32.
 //! Other operations follow their operands, the wider of two dtypes first. f64 stays what it is.
 
 use std::borrow::Cow;

@@ -1,12 +1,11 @@
 //! Random graphs: what they are made of, how they are run and compared. Owns no test.
 
-#[path = "../elements/mod.rs"]
-mod elements;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 use tapeflow::{DType, Generator, Result, Tensor, grad};
+
+use crate::elements;
 
 /// The same cases on every run.
 pub fn config(cases: u32) -> Config {

@@ -1,12 +1,10 @@
 //! Operands for the cases of the registry: values in every dtype, extents for the letters of a shape, and the forms in
 //! which a tensor can lie in memory. Owns no test.
 
-#[path = "../elements/mod.rs"]
-mod elements;
-
-pub use elements::{floats, tensor};
 use tapeflow::registry::{Class, OpCase, Operand};
 use tapeflow::{DType, Tensor};
+
+pub use crate::elements::{floats, tensor};
 
 /// How an operand's elements lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 //! devices, what a steady loop adds to any cache, and failures. Where there is no Vulkan device each test says that it
 //! was skipped.
 
+#[path = "../elements/mod.rs"]
+mod elements;
 #[path = "../graphs/mod.rs"]
 mod graphs;
 #[path = "../operands/mod.rs"]

@@ -1,6 +1,6 @@
-//! Matrix products of half precision: pieces of the operands are widened to f32 panels, the f32 kernel multiplies them,
-//! and the sums are rounded once. Owns the pieces; the arithmetic and its order are `matmul`'s, so the bits are those
-//! of the widened product, rounded.
+//! Matrix products of half precision: pieces of the operands are widened to f32 panels, the f32 kernel multiplies
+//! them, and the sums are rounded once. Owns the pieces; the arithmetic and its order are `matmul`'s, so the bits are
+//! those of the widened product, rounded.
 
 use std::fmt;
 

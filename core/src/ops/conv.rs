@@ -32,7 +32,7 @@ fn check<const N: usize>(
         return Err(Problem::DTypes { left: x.dtype(), right: weight.dtype() });
     }
     if !x.dtype().is_float() {
-        return Err(Problem::DType { found: x.dtype(), wanted: "f32 or f64".into() });
+        return Err(Problem::DType { found: x.dtype(), wanted: "a float".into() });
     }
     let refuse =
         |rule: String| Problem::Shapes { shapes: vec![x.shape().clone(), weight.shape().clone()], rule: rule.into() };

@@ -96,7 +96,7 @@ impl Tensor {
             return Err(Problem::DType { found: targets.dtype(), wanted: "i32, u32 or i64 as target".into() });
         }
         if !self.dtype().is_float() {
-            return Err(Problem::DType { found: self.dtype(), wanted: "f32 or f64 as logits".into() });
+            return Err(Problem::DType { found: self.dtype(), wanted: "floats as logits".into() });
         }
         let ty = targets.ty().clone();
         let checked = Tensor::record_at(CheckIndex { extent: classes }, &[targets], ty, site);

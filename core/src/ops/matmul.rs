@@ -175,7 +175,7 @@ impl Tensor {
             return refused(Problem::DTypes { left: self.dtype(), right: other.dtype() });
         }
         if !self.dtype().is_float() {
-            return refused(Problem::DType { found: self.dtype(), wanted: "f32 or f64".into() });
+            return refused(Problem::DType { found: self.dtype(), wanted: "a float".into() });
         }
         if self.ndim() == 0 || other.ndim() == 0 {
             let rule = "both need at least one axis".into();

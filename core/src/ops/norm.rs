@@ -67,7 +67,7 @@ impl Tensor {
             return mistake(Problem::Shapes { shapes: vec![shape], rule });
         }
         if !self.dtype().is_float() {
-            return mistake(Problem::DType { found: self.dtype(), wanted: "f32 or f64".into() });
+            return mistake(Problem::DType { found: self.dtype(), wanted: "a float".into() });
         }
         let length = shape[1] / groups * shape[2..].iter().product::<usize>();
         let rows = self.reshape_known(Shape::from([shape[0], groups, length]), site);

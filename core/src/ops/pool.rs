@@ -15,7 +15,7 @@ use crate::tensor::shape::Shape;
 /// Refuses what is no image of `N` axes, or not of floats.
 fn check_image<const N: usize>(x: &Tensor) -> Result<(), Problem> {
     if !x.dtype().is_float() {
-        return Err(Problem::DType { found: x.dtype(), wanted: "f32 or f64".into() });
+        return Err(Problem::DType { found: x.dtype(), wanted: "a float".into() });
     }
     if x.ndim() != N + 2 {
         let axes = if N == 1 { "length" } else { "height, width" };

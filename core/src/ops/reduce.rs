@@ -195,7 +195,7 @@ impl Tensor {
     pub fn mean_dim(&self, axes: impl IntoAxes, keepdim: bool) -> Tensor {
         let site = Site::here();
         if !self.dtype().is_float() {
-            let problem = Problem::DType { found: self.dtype(), wanted: "f32 or f64".into() };
+            let problem = Problem::DType { found: self.dtype(), wanted: "a float".into() };
             return Tensor::mistake_in(&[self], Error::new("mean", problem, site), self.ty().clone());
         }
         let total = self.reduce("mean", Reduce::Sum, axes, keepdim);

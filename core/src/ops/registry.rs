@@ -9,7 +9,7 @@ use crate::{DType, Generator, Tensor};
 /// The dtypes an operand may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// f32 or f64; the same as that of all operands that are not `Bool` or `Index`.
+    /// A float; the same as that of all operands that are not `Bool` or `Index`.
     Float,
     /// A float or an integer; the same as that of all operands that are not `Bool` or `Index`.
     Number,

@@ -112,7 +112,7 @@ impl Tensor {
         let site = Site::here();
         let ty = TensorType { dtype, shape: Shape::default(), device: Device::current() };
         if !dtype.is_float() {
-            let problem = Problem::DType { found: dtype, wanted: "f32 or f64".into() };
+            let problem = Problem::DType { found: dtype, wanted: "a float".into() };
             return Tensor::mistake(Error::new("host number", problem, site), ty);
         }
         Tensor::record_at(Scalar::cell(cell), &[], ty, site)

@@ -14,8 +14,8 @@ fn layout(strides: &[isize]) -> Layout {
 
 fn check(matmul: &Matmul, lens: [usize; 3], rng: &mut Rng, isa: crate::cpu::Isa) {
     let is_f16 = matmul.dtype == DType::F16;
-    let widen = |bits| if is_f16 { f16_to_f32(bits) } else { bf16_to_f32(bits) };
-    let narrow = |x| if is_f16 { f16_from_f32(x) } else { bf16_from_f32(x) };
+    let widen = |bits: u16| if is_f16 { f16_to_f32(bits) } else { bf16_to_f32(bits) };
+    let narrow = |x: f32| if is_f16 { f16_from_f32(x) } else { bf16_from_f32(x) };
     let [a, b] = [lens[0], lens[1]].map(|len| Buffer::random(rng, matmul.dtype, len, false));
     let wide = |x: &Buffer| {
         let values: Vec<f32> = x.slice::<u16>().iter().map(|&bits| widen(bits)).collect();
