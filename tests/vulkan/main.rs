@@ -15,6 +15,7 @@ mod conformance;
 mod faults;
 mod generation;
 mod mixed;
+mod profile;
 mod random_graphs;
 mod steady;
 mod training;

@@ -23,6 +23,8 @@ pub(crate) enum Command {
         /// But for `table`, which each parameter block has of its own.
         push: Push,
     },
+    /// What this step dispatches has been.
+    End(u32),
 }
 
 /// A step that checks indices.
@@ -100,6 +102,7 @@ impl Layout {
                     }
                 }
             }
+            let has_stages = stages.peek().is_some();
             for (i, (stage, pipeline)) in stages.enumerate() {
                 if i > 0 && stage.after_barrier && barriers.put(number) {
                     layout.commands.push(Command::Barrier);
@@ -108,9 +111,18 @@ impl Layout {
                 let push = Push { operands: push.operands + stage.operands, ..push };
                 layout.commands.push(Command::Dispatch { pipeline, groups, push });
             }
+            if has_stages {
+                layout.commands.push(Command::End(number));
+            }
             barriers.has_unseen_check |= kernel.status_words > 0;
         }
         Ok(layout)
+    }
+
+    /// The steps that dispatch something, in order.
+    pub(crate) fn busy_steps(&self) -> Vec<u32> {
+        let end = |command: &Command| if let Command::End(step) = command { Some(*step) } else { None };
+        self.commands.iter().filter_map(end).collect()
     }
 
     /// Words of the status block.

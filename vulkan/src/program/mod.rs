@@ -3,6 +3,7 @@
 mod layout;
 mod record;
 mod run;
+mod timer;
 
 pub(crate) use record::Program;
 pub(crate) use run::{RecordedProgram, Submissions};

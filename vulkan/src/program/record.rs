@@ -6,11 +6,12 @@ use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ash::vk;
-use tapeflow_core::driver::{DriverError, Fault, Place, Plan, RunError};
+use tapeflow_core::driver::{DriverError, Fault, Place, Plan, RunError, StepTime};
 use vulkano::command_buffer::pool::{CommandPool, CommandPoolAlloc};
 use vulkano::{VulkanError, VulkanObject};
 
 use super::layout::{Command, Layout};
+use super::timer::Timer;
 use crate::context::Context;
 use crate::counts;
 use crate::memory::Range;
@@ -42,6 +43,9 @@ pub(crate) struct Slot {
     host: Range,
     /// The same where the device does, if that is another place.
     device: Option<Range>,
+    /// Notes when steps run. Such slots are recorded when a timed run asks for them.
+    timer: Option<Timer>,
+    is_timed: bool,
     /// Of a run that has not been waited for.
     is_busy: bool,
     /// The addresses in the block: arena, inputs, outputs.
@@ -56,7 +60,7 @@ impl Program {
         let pool = pool.map_err(|error| context.refused("a command pool", flat(error)))?;
         let slots = Mutex::new(Slots { pool: Some(pool), slots: Vec::with_capacity(SLOTS) });
         let program = Program { context: context.clone(), layout, slots };
-        program.record(&mut program.slots())?;
+        program.record(&mut program.slots(), false)?;
         Ok(Arc::new(program))
     }
 
@@ -66,12 +70,17 @@ impl Program {
 
     /// Writes a run's parameters into a slot that is free, recording one if there is none; gives its number and its
     /// command buffer. `bases` are the addresses of the arena, the inputs and the outputs, in this order.
-    pub(crate) fn prepare(&self, bases: &[u64], scalars: &[u64]) -> Result<(usize, vk::CommandBuffer), DriverError> {
+    pub(crate) fn prepare(
+        &self,
+        bases: &[u64],
+        scalars: &[u64],
+        is_timed: bool,
+    ) -> Result<(usize, vk::CommandBuffer), DriverError> {
         let mut slots = self.slots();
-        let free = slots.slots.iter().position(|slot| !slot.is_busy);
+        let free = slots.slots.iter().position(|slot| !slot.is_busy && slot.is_timed == is_timed);
         let index = match free {
             Some(index) => index,
-            None => self.record(&mut slots)?,
+            None => self.record(&mut slots, is_timed)?,
         };
         let slot = &mut slots.slots[index];
         let Some(block) = slot.host.pointer else { unreachable!("invariant: the host's part of a slot is mapped") };
@@ -83,6 +92,13 @@ impl Program {
     /// Makes a slot free for another run.
     pub(crate) fn release(&self, slot: usize) {
         self.slots().slots[slot].is_busy = false;
+    }
+
+    /// When the steps of a finished run ran, if it was timed and the queue can tell.
+    pub(crate) fn times(&self, slot: usize) -> Result<Vec<StepTime>, Fault> {
+        let slots = self.slots();
+        let Some(timer) = &slots.slots[slot].timer else { return Ok(Vec::new()) };
+        timer.read().map_err(|error| self.context.refused("timestamps", error).into())
     }
 
     /// What the checks of a finished run found: the first of the plan's steps that failed.
@@ -108,7 +124,7 @@ impl Program {
     }
 
     /// Adds a slot.
-    fn record(&self, slots: &mut Slots) -> Result<usize, DriverError> {
+    fn record(&self, slots: &mut Slots, is_timed: bool) -> Result<usize, DriverError> {
         let context = &self.context;
         let bytes = self.layout.bytes();
         let is_mapped = context.memory.kind().is_mapped;
@@ -121,7 +137,11 @@ impl Program {
         let Some(pool) = &slots.pool else { unreachable!("invariant: the pool is taken when the program ends") };
         let refused = |error| context.refused("a command buffer", error);
         let commands = transfer::allocate(pool).map_err(refused)?;
-        let slot = Slot { commands, host, device, is_busy: false, bound: Vec::new() };
+        let timer = match is_timed {
+            true => Timer::new(context, self.layout.busy_steps()).map_err(refused)?,
+            false => None,
+        };
+        let slot = Slot { commands, host, device, timer, is_timed, is_busy: false, bound: Vec::new() };
         self.commands(&slot).map_err(refused)?;
         counts::RECORDED.add(1);
         slots.slots.push(slot);
@@ -156,11 +176,21 @@ impl Program {
             unsafe { (fns.cmd_copy_buffer)(commands, slot.host.buffer, device.buffer, 1, &region) };
             barrier(copy, compute, vk::AccessFlags::TRANSFER_WRITE, shader);
         }
+        if let Some(timer) = &slot.timer {
+            // SAFETY: recording has begun; a slot is used for one run at a time.
+            unsafe { timer.begin(&self.context, commands) };
+        }
         let table = slot.device.as_ref().unwrap_or(&slot.host).address;
         let mut bound = vk::Pipeline::null();
         for command in &self.layout.commands {
             match command {
                 Command::Barrier => barrier(compute, compute, vk::AccessFlags::SHADER_WRITE, shader),
+                Command::End(step) => {
+                    if let Some(timer) = &slot.timer {
+                        // SAFETY: as for its beginning.
+                        unsafe { timer.end(&self.context, commands, *step) };
+                    }
+                }
                 Command::Dispatch { pipeline, groups: [x, y], push } => {
                     let push = Push { table, ..*push };
                     let values = ptr::from_ref(&push).cast();
@@ -241,9 +271,13 @@ impl Drop for Program {
         if self.context.is_lost() {
             let pipelines = self.layout.commands.iter().filter_map(|command| match command {
                 Command::Dispatch { pipeline, .. } => Some(pipeline.clone()),
-                Command::Barrier => None,
+                Command::Barrier | Command::End(_) => None,
             });
             let pipelines: Vec<Arc<Pipeline>> = pipelines.collect();
+            for slot in &mut self.slots().slots {
+                // The device may yet write its timestamps.
+                std::mem::forget(slot.timer.take());
+            }
             if let Some(pool) = self.slots().pool.take() {
                 self.context.adopt(pool, pipelines);
             }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tapeflow_core::driver::{Bindings, DriverError, Fault, Memory, Recorded, Running};
+use tapeflow_core::driver::{Bindings, DriverError, Fault, Memory, Recorded, Running, StepTime};
 
 use super::record::{Program, SLOTS};
 use crate::context::Context;
@@ -38,7 +38,7 @@ enum State {
         /// Kept alive for the device.
         _bound: Vec<Arc<dyn Memory>>,
     },
-    Ended(Result<(), Fault>),
+    Ended(Result<(), Fault>, Vec<StepTime>),
 }
 
 impl Flight {
@@ -46,23 +46,36 @@ impl Flight {
     fn end(&self, context: &Context) -> Result<(), Fault> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let result = match &*state {
-            State::Ended(result) => return result.clone(),
+            State::Ended(result, _) => return result.clone(),
             State::InFlight { program, slot, .. } => {
                 let waited = context.wait(&context.compute, self.end).map_err(Fault::from);
                 let result = waited.and_then(|()| program.status(*slot));
+                let result = result.and_then(|()| program.times(*slot));
                 if !context.is_lost() {
                     program.release(*slot);
                 }
                 result
             }
         };
-        *state = State::Ended(result.clone());
+        let (result, times) = match result {
+            Ok(times) => (Ok(()), times),
+            Err(fault) => (Err(fault), Vec::new()),
+        };
+        *state = State::Ended(result.clone(), times);
         result
+    }
+
+    /// The times of the steps, once it has ended.
+    fn times(&self) -> Vec<StepTime> {
+        match &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Ended(_, times) => std::mem::take(times),
+            State::InFlight { .. } => Vec::new(),
+        }
     }
 
     /// Whether somebody waited for it. Does not wait itself: another thread may hold the lock for as long as the run.
     fn has_ended(&self) -> bool {
-        self.state.try_lock().is_ok_and(|state| matches!(*state, State::Ended(_)))
+        self.state.try_lock().is_ok_and(|state| matches!(*state, State::Ended(..)))
     }
 }
 
@@ -77,6 +90,16 @@ impl fmt::Debug for RecordedProgram {
 
 impl Recorded for RecordedProgram {
     fn submit(&self, bindings: &Bindings<'_>) -> Result<Box<dyn Running>, DriverError> {
+        self.start(bindings, false)
+    }
+
+    fn submit_timed(&self, bindings: &Bindings<'_>) -> Result<Box<dyn Running>, DriverError> {
+        self.start(bindings, true)
+    }
+}
+
+impl RecordedProgram {
+    fn start(&self, bindings: &Bindings<'_>, is_timed: bool) -> Result<Box<dyn Running>, DriverError> {
         let program = &self.0;
         let context = &program.context;
         context.check()?;
@@ -93,7 +116,7 @@ impl Recorded for RecordedProgram {
                 context.check()?;
             }
         }
-        let (slot, commands) = program.prepare(&bases, bindings.scalars)?;
+        let (slot, commands) = program.prepare(&bases, bindings.scalars, is_timed)?;
         let copies = context.transfer.submitted();
         let after = Some((&context.transfer, copies)).filter(|_| copies > queue.copies);
         // SAFETY: the slot was free, so its commands are not pending; the flight keeps program and memory until the
@@ -129,6 +152,11 @@ struct Run {
 impl Running for Run {
     fn wait(self: Box<Self>) -> Result<(), Fault> {
         self.flight.end(&self.context)
+    }
+
+    fn wait_timed(self: Box<Self>) -> Result<Vec<StepTime>, Fault> {
+        self.flight.end(&self.context)?;
+        Ok(self.flight.times())
     }
 }
 
