@@ -5,6 +5,7 @@ mod devices;
 mod gpt;
 #[cfg(feature = "tokenizers")]
 mod pretrained;
+mod profile;
 mod resume;
 
 use std::path::{Path, PathBuf};

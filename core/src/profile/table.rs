@@ -17,7 +17,8 @@ impl Profile {
     /// bytes and operations per second, and which share of the time the device would have needed at best
     /// ([`Roofline`]).
     ///
-    /// Times are from a call's begin to its end. Where calls overlap, their sum is more than the time that passed.
+    /// Times are from a call's begin to its end. Where calls overlap, their sum is more than the time that passed. The
+    /// floor is that of memory: a kernel whose operands lie in a cache may be above 100 % of it.
     ///
     /// # Errors
     /// As of [`Roofline::of`].
