@@ -47,10 +47,11 @@ pub mod prelude {
     pub use tapeflow_vulkan::VulkanDevice;
 
     pub use tapeflow_models::{GenerateOptions, Gpt, GptConfig, KvCache, LeNet, Mlp, ResNet20};
+    pub use tapeflow_nn::data::{DataLoader, Dataset};
     pub use tapeflow_nn::{
         Adam, AdamW, BatchNorm2d, Conv2d, ConvOptions, DType, Device, Dropout, Embedding, Flatten, Forward, Gelu,
-        Generator, Gradients, LayerNorm, Linear, LossScaler, MaxPool2d, Module, ModuleExt, Optimizer, Parameter,
-        PoolOptions, Precision, Relu, Row, Sequential, Sgd, Shape, Sigmoid, Silu, Tanh, Tensor, causal_attention, grad,
-        kernel, no_grad,
+        Generator, Gradients, Gru, LayerNorm, Linear, LossScaler, Lstm, MaxPool2d, Module, ModuleExt,
+        MultiheadAttention, Optimizer, Parameter, PoolOptions, Precision, Relu, RmsNorm, Rnn, Row, Sequential, Sgd,
+        Shape, Sigmoid, Silu, Tanh, Tensor, causal_attention, grad, kernel, no_grad,
     };
 }

@@ -208,15 +208,21 @@ const NOT_OPERATIONS: &[(&str, &str)] = &[
 
 /// The operations that the sources of `core/src/ops` declare: public methods, rows of `methods!`, operators.
 fn declared() -> Vec<String> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/core/src/ops");
+    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/core/src/ops"))];
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|e| e != "rs") || path.ends_with("registry.rs") {
-            continue;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.ends_with("registry.rs") || path.ends_with("registry") {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let source = std::fs::read_to_string(&path).unwrap();
+                names.extend(names_in(&source));
+            }
         }
-        let source = std::fs::read_to_string(&path).unwrap();
-        names.extend(names_in(&source));
     }
     names.sort();
     names.dedup();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use safetensors::{Dtype, SafeTensors};
 use tapeflow::__macro::ir::half;
 use tapeflow::prelude::*;
-use tapeflow::{Result, grad_with};
+use tapeflow::{AttentionMask, Nonlinearity, Result, grad_with};
 
 /// A golden file in memory.
 struct Golden(HashMap<String, Array>);
@@ -324,6 +324,116 @@ fn half_precision_converts_and_rounds_as_pytorch() -> Result<()> {
         assert_bits("mul", &(&x * &y), &array("mul"))?;
         assert_bits("div", &(&x / &y), &array("div"))?;
         assert_bits("times a number", &(&x * 0.1 + &y), &array("number"))?;
+    }
+    Ok(())
+}
+
+/// A layer as the golden file's, and how it is called; its parameters are set from the file.
+type Built = (Box<dyn Module>, Box<dyn Fn(&[Tensor]) -> Vec<Tensor>>);
+type LayerCase = (&'static str, fn() -> Result<Built>);
+
+/// A shared layer as both of that.
+fn built<M: Module + 'static>(module: M, call: impl Fn(&M, &[Tensor]) -> Vec<Tensor> + 'static) -> Result<Built> {
+    let module = std::sync::Arc::new(module);
+    Ok((Box::new(module.clone()), Box::new(move |x| call(&module, x))))
+}
+
+fn rnn(net: Rnn) -> Result<Built> {
+    built(net, |net, x| {
+        let (y, h) = net.run(&x[0], Some(&x[1]));
+        vec![y, h]
+    })
+}
+
+fn gru(net: Gru) -> Result<Built> {
+    built(net, |net, x| {
+        let (y, h) = net.run(&x[0], Some(&x[1]));
+        vec![y, h]
+    })
+}
+
+fn lstm(net: Lstm) -> Result<Built> {
+    built(net, |net, x| {
+        let (y, (h, c)) = net.run(&x[0], Some((&x[1], &x[2])));
+        vec![y, h, c]
+    })
+}
+
+/// Attention of the inputs to themselves, with a mask that may be made of the second.
+fn attention(layer: MultiheadAttention, mask: fn(&[Tensor]) -> AttentionMask) -> Result<Built> {
+    built(layer, move |layer, x| {
+        let (y, weights) = layer.attend(&x[0], &x[0], &x[0], &mask(x));
+        vec![y, weights]
+    })
+}
+
+fn own_attention() -> Result<MultiheadAttention> {
+    MultiheadAttention::new(8, 2)
+}
+
+const LAYERS: &[LayerCase] = &[
+    ("rnn", || rnn(Rnn::new(3, 4)?)),
+    ("rnn_relu", || {
+        let net = Rnn::drawn(3, 4, 2, false, &Generator::new(1))?;
+        rnn(net.nonlinearity(Nonlinearity::Relu).bias(false))
+    }),
+    ("gru", || gru(Gru::new(3, 4)?)),
+    ("gru_deep", || gru(Gru::drawn(3, 4, 2, true, &Generator::new(1))?)),
+    ("lstm", || lstm(Lstm::new(3, 4)?)),
+    ("lstm_deep", || lstm(Lstm::drawn(3, 4, 2, true, &Generator::new(1))?)),
+    ("lstm_no_bias", || lstm(Lstm::new(3, 4)?.bias(false))),
+    ("rms_norm", || built(RmsNorm::new(5)?, |norm, x| vec![norm.forward(&x[0])])),
+    ("rms_norm_eps", || built(RmsNorm::new(5)?.eps(0.1), |norm, x| vec![norm.forward(&x[0])])),
+    ("attention", || attention(own_attention()?, |_| AttentionMask::new())),
+    ("attention_causal", || attention(own_attention()?, |_| AttentionMask::new().causal())),
+    ("attention_padding", || {
+        attention(own_attention()?.bias(false), |_| {
+            let keys = [[0, 0, 0, 0, 1], [0, 0, 0, 1, 1]].concat();
+            AttentionMask::new().padding(&Tensor::from_vec(keys.into_iter().map(|k| k == 1).collect(), [2, 5]))
+        })
+    }),
+    ("attention_added", || attention(own_attention()?, |x| AttentionMask::new().places(&x[1]))),
+    ("attention_cross", || {
+        built(MultiheadAttention::cross(8, 2, 6, 3, &Generator::new(1))?, |layer, x| {
+            let (y, weights) = layer.attend(&x[0], &x[1], &x[2], &AttentionMask::new());
+            vec![y, weights]
+        })
+    }),
+];
+
+#[test]
+fn layers_and_their_gradients() -> Result<()> {
+    let golden = Golden::read("layers");
+    assert_eq!(LAYERS.len(), golden.0.keys().filter(|name| name.ends_with(".output.0")).count());
+    for (name, build) in LAYERS {
+        let (module, call) = build()?;
+        let given = golden.0.keys().filter(|key| key.starts_with(&format!("{name}.parameter."))).count();
+        assert_eq!(module.named_parameters().len(), given, "{name}: number of parameters");
+        for (path, parameter) in module.named_parameters() {
+            parameter.slot().replace(&golden.tensor(&format!("{name}.parameter.{path}"), DType::F64))?;
+        }
+        let all = |kind: &str| -> Vec<Tensor> {
+            let names = (0..).map(|k| format!("{name}.{kind}.{k}")).take_while(|key| golden.0.contains_key(key));
+            names.map(|key| golden.tensor(&key, DType::F64)).collect()
+        };
+        let inputs = all("input").iter().map(|x| x.with_grad()).collect::<Result<Vec<_>, _>>()?;
+        let (outputs, cotangents) = (call(&inputs), all("cotangent"));
+        assert_eq!(outputs.len(), cotangents.len(), "{name}");
+        let loss = outputs.iter().zip(&cotangents).map(|(y, c)| (y * c).sum()).reduce(|a, b| a + b).unwrap();
+        let gradients = loss.backward()?;
+        for (k, y) in outputs.iter().enumerate() {
+            let key = format!("{name}.output.{k}");
+            assert_eq!(y.shape()[..], golden.array(&key).shape, "{key}: shape");
+            assert_close(&key, &y.to_vec::<f64>()?, golden.floats(&key), 1e-11, 1e-13);
+        }
+        let of_inputs = inputs.iter().enumerate().map(|(k, x)| (k.to_string(), gradients.of(x)));
+        let of_parameters = module.named_parameters();
+        let of_parameters = of_parameters.iter().map(|(path, p)| (path.clone(), gradients.get(p)));
+        for (which, gradient) in of_inputs.chain(of_parameters) {
+            let key = format!("{name}.gradient.{which}");
+            let gradient = gradient.unwrap_or_else(|| panic!("{key} is not reached")).to_vec::<f64>()?;
+            assert_close(&key, &gradient, golden.floats(&key), 1e-10, 1e-12);
+        }
     }
     Ok(())
 }

@@ -455,7 +455,8 @@ fn push_inputs(
             Flow::Severed => {
                 let found = tape.ty[input.index()].dtype;
                 let found = if found.is_float() { tape.ty[node.index()].dtype } else { found };
-                return Err(Error::new(op.name(), Problem::Severed { found }, tape.site[node.index()]));
+                let (name, site) = op.severed_at(i).unwrap_or_else(|| (op.name(), tape.site[node.index()]));
+                return Err(Error::new(name, Problem::Severed { found }, site));
             }
         }
     }

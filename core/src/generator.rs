@@ -24,9 +24,9 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Word `index` of the stream as a uniform number in [0, 1), a multiple of 2⁻²⁴.
-    pub fn uniform(&self, index: u64) -> f32 {
-        random::uniform(random::Stream { seed: self.seed, counter: self.counter, ordinal: 0 }.word(index))
+    /// Word `index` of draw `ordinal` as a uniform number in [0, 1), a multiple of 2⁻²⁴.
+    pub fn uniform(&self, ordinal: u32, index: u64) -> f32 {
+        random::uniform(random::Stream { seed: self.seed, counter: self.counter, ordinal }.word(index))
     }
 }
 
@@ -79,12 +79,12 @@ impl Generator {
 
     /// A whole number below `bound` (which is at least 1), each equally likely up to 2⁻²⁴.
     pub fn below(&self, bound: usize) -> usize {
-        ((f64::from(self.next().uniform(0)) * bound as f64) as usize).min(bound.saturating_sub(1))
+        ((f64::from(self.next().uniform(0, 0)) * bound as f64) as usize).min(bound.saturating_sub(1))
     }
 
     /// A uniform number in [0, 1).
     pub fn next_f32(&self) -> f32 {
-        self.next().uniform(0)
+        self.next().uniform(0, 0)
     }
 
     #[track_caller]

@@ -45,6 +45,7 @@ pub use ops::einsum::einsum;
 pub use ops::loss::CrossEntropy;
 pub use ops::options::{ConvOptions, PerAxis, PoolOptions};
 pub use ops::registry;
+pub use ops::scan::scan;
 pub use parameter::{Parameter, Slot, commit};
 pub use precision::Precision;
 pub use profile::{KernelProfile, Profile, Profiler, Roofline, profile};

@@ -25,9 +25,9 @@ mod trainer;
 pub use ema::Ema;
 pub use error::{Error, Result};
 pub use layers::{
-    AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose1d,
-    ConvTranspose2d, Dropout, Embedding, Flatten, Gelu, GroupNorm, LayerNorm, Linear, MaxPool1d, MaxPool2d, Relu,
-    Sequential, Sigmoid, Silu, Tanh, Upsample,
+    AdaptiveAvgPool2d, AttentionMask, AvgPool1d, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose1d,
+    ConvTranspose2d, Dropout, Embedding, Flatten, Gelu, GroupNorm, Gru, LayerNorm, Linear, Lstm, MaxPool1d, MaxPool2d,
+    MultiheadAttention, Nonlinearity, Relu, RmsNorm, Rnn, Sequential, Sigmoid, Silu, Tanh, Upsample,
 };
 pub use module::{Buffer, Forward, Layer, Leaf, Module, ModuleExt, Pattern, Place, Summary, SummaryRow, Visitor, Vjp};
 pub use optim::{Adam, AdamW, LossScaler, Optimizer, Sgd};

@@ -6,6 +6,8 @@ gpt.safetensors, mlp.safetensors: ten AdamW steps. `initial.PATH` (f32, exact in
 each step, `losses.f64`, `losses.f32`, `norms.f64` (global gradient norms before clipping).
 ops.safetensors, images.safetensors: one op each, f64. `NAME.input.I`, `NAME.output`, `NAME.cotangent`, `NAME.gradient.I`.
 half.safetensors: conversions and single operations in float16 and bfloat16, as the bits of their results (i64).
+layers.safetensors: whole layers, f64. `NAME.parameter.PATH`, `NAME.input.I`, `NAME.output.K`, `NAME.cotangent.K`, and for all
+parameters and float inputs `NAME.gradient.PATH`, `NAME.gradient.I`.
 images.safetensors also has `batches` and the `running_mean`, `running_var` that batch normalisation has after them.
 made.json: versions and seed. Everything is drawn from numpy's PCG64, so a file changes only if this script or
 PyTorch's arithmetic does.
@@ -218,6 +220,61 @@ def half(rng):
     return tensors
 
 
+def layers(rng):
+    """name -> (module, its inputs, how it is called)."""
+    f = lambda *s: torch.tensor(rng.standard_normal(s))
+    nn = torch.nn
+    recurrent = lambda kind, *sizes, states=1, **options: (kind(*sizes, batch_first=True, **options), states)
+    found = {}
+    for name, (module, states) in {
+        "rnn": recurrent(nn.RNN, 3, 4),
+        "rnn_relu": recurrent(nn.RNN, 3, 4, nonlinearity="relu", num_layers=2, bias=False),
+        "gru": recurrent(nn.GRU, 3, 4),
+        "gru_deep": recurrent(nn.GRU, 3, 4, num_layers=2, bidirectional=True),
+        "lstm": recurrent(nn.LSTM, 3, 4, states=2),
+        "lstm_deep": recurrent(nn.LSTM, 3, 4, states=2, num_layers=2, bidirectional=True),
+        "lstm_no_bias": recurrent(nn.LSTM, 3, 4, states=2, bias=False),
+    }.items():
+        rows = module.num_layers * (2 if module.bidirectional else 1)
+        initial = [f(rows, 2, 4) for _ in range(states)]
+        call = lambda m, x, *s: (lambda y, last: [y, *(last if isinstance(last, tuple) else [last])])(*m(x, s if len(s) > 1 else s[0]))
+        found[name] = (module, [f(2, 6, 3), *initial], call)
+    found["rms_norm"] = (nn.RMSNorm(5), [f(3, 4, 5)], lambda m, x: [m(x)])
+    found["rms_norm_eps"] = (nn.RMSNorm(5, eps=0.1), [f(4, 5)], lambda m, x: [m(x)])
+    attention = lambda **options: nn.MultiheadAttention(8, 2, batch_first=True, **options)
+    weights = dict(need_weights=True, average_attn_weights=False)
+    own = lambda m, x: list(m(x, x, x, **weights))
+    cross = lambda m, q, k, v: list(m(q, k, v, **weights))
+    unseen = lambda n: torch.ones(n, n, dtype=torch.bool).triu(1)
+    padding = torch.tensor([[0, 0, 0, 0, 1], [0, 0, 0, 1, 1]], dtype=torch.bool)
+    found["attention"] = (attention(), [f(2, 5, 8)], own)
+    found["attention_causal"] = (attention(), [f(2, 5, 8)], lambda m, x: list(m(x, x, x, attn_mask=unseen(5), **weights)))
+    found["attention_padding"] = (attention(bias=False), [f(2, 5, 8)], lambda m, x: list(m(x, x, x, key_padding_mask=padding, **weights)))
+    found["attention_added"] = (attention(), [f(2, 5, 8), f(5, 5)], lambda m, x, a: list(m(x, x, x, attn_mask=a, **weights)))
+    found["attention_cross"] = (attention(kdim=6, vdim=3), [f(2, 4, 8), f(2, 5, 6), f(2, 5, 3)], cross)
+    return found
+
+
+def write_layers(file, cases):
+    tensors = {}
+    for name, (module, inputs, call) in cases.items():
+        module = module.double()
+        parameters = dict(module.named_parameters())
+        with torch.no_grad():
+            for p in parameters.values():
+                p.copy_(torch.tensor(rng.standard_normal(tuple(p.shape)) * 0.5))
+        [x.requires_grad_() for x in inputs]
+        outputs = call(module, *inputs)
+        cotangents = [torch.tensor(rng.standard_normal(tuple(y.shape))) for y in outputs]
+        gradients = torch.autograd.grad(outputs, [*parameters.values(), *inputs], cotangents)
+        names = [*parameters, *map(str, range(len(inputs)))]
+        tensors |= {"%s.gradient.%s" % (name, n): g for n, g in zip(names, gradients)}
+        tensors |= {"%s.parameter.%s" % (name, n): p.detach() for n, p in parameters.items()}
+        for kind, values in ("input", inputs), ("output", outputs), ("cotangent", cotangents):
+            tensors |= {"%s.%s.%d" % (name, kind, n): v.detach() for n, v in enumerate(values)}
+    write(file, tensors)
+
+
 def write_ops(file, cases, tensors):
     for name, (function, inputs) in cases.items():
         floats = [x.requires_grad_() for x in inputs if x.is_floating_point()]
@@ -247,5 +304,7 @@ write_ops("ops", ops(rng), {})
 rng = np.random.default_rng([SEED, 1])
 write_ops("images", image_ops(rng), running_statistics(rng))
 write("half", half(np.random.default_rng([SEED, 2])))
+rng = np.random.default_rng([SEED, 2])
+write_layers("layers", layers(rng))
 made = dict(seed=SEED, torch=torch.__version__.split("+")[0], numpy=np.__version__, python=platform.python_version(), machine=platform.machine())
 (HERE / "made.json").write_text(json.dumps(made) + "\n")

@@ -45,7 +45,9 @@ fn group_of(g: &GroupDraft) -> (Group, Vec<Id>) {
         ExprSource::Node { id, layout } => Source::Operand { operand: operand(*id), layout: layout.clone() },
         ExprSource::Scalar { slot } => Source::Scalar { slot: *slot },
         ExprSource::Iota(layout) => Source::Iota(layout.clone()),
-        ExprSource::Random { slot, layout } => Source::Random { slot: *slot, ordinal: 0, layout: layout.clone() },
+        ExprSource::Random { slot, ordinal, layout } => {
+            Source::Random { slot: *slot, ordinal: *ordinal, layout: layout.clone() }
+        }
     });
     let inputs = inputs.collect();
     let outputs = g.outputs.iter().map(|(id, kind)| Output { operand: operand(*id), kind: kind.clone() }).collect();

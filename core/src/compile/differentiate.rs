@@ -5,6 +5,7 @@
 
 use smallvec::SmallVec;
 
+use super::accumulate::Sums;
 use super::recompute::Copies;
 use super::world::{Id, Ids, Vjp, World};
 use crate::error::Problem;
@@ -84,13 +85,13 @@ fn reverse(world: &mut World, root: Id, seed: Id, wrt: &[Id]) -> Result<Vec<Id>,
         let on_inputs = world.inputs[id.index()].iter().any(|i| depends[i.index()]);
         depends[id.index()] |= on_inputs;
     }
-    let mut cotangent: Vec<Option<Id>> = vec![None; world.len()];
+    let mut sums = Sums::new(world.len());
     if depends[root.index()] {
-        cotangent[root.index()] = Some(seed);
+        sums.add(world, root, seed);
     }
     let mut copies = Copies::default();
     for &id in order.iter().rev() {
-        let Some(value) = cotangent[id.index()] else { continue };
+        let Some(value) = sums.take(world, id) else { continue };
         let inputs = world.inputs[id.index()].clone();
         if inputs.is_empty() {
             continue;
@@ -112,17 +113,12 @@ fn reverse(world: &mut World, root: Id, seed: Id, wrt: &[Id]) -> Result<Vec<Id>,
             return Err((id, problem));
         }
         for (i, contribution) in contributions.into_iter().filter(|(i, _)| wanted[*i]) {
-            let input = inputs[i];
-            let total = match cotangent[input.index()] {
-                Some(sum) => world.add_values(sum, contribution),
-                None => contribution,
-            };
-            cotangent[input.index()] = Some(total);
+            sums.add(world, inputs[i], contribution);
         }
     }
     let zeros = |world: &mut World, w: Id| {
         let ty = world.ty[w.index()].clone();
         world.constant(0.0, ty)
     };
-    Ok(wrt.iter().map(|&w| cotangent[w.index()].unwrap_or_else(|| zeros(world, w))).collect())
+    Ok(wrt.iter().map(|&w| sums.take(world, w).unwrap_or_else(|| zeros(world, w))).collect())
 }

@@ -150,7 +150,8 @@ fn describe_group(g: &GroupDraft) -> String {
         ExprSource::Node { id, layout } => format!("%{}{layout:?}", id.0),
         ExprSource::Scalar { slot } => format!("scalar {slot}"),
         ExprSource::Iota(layout) => format!("iota {layout:?}"),
-        ExprSource::Random { slot, .. } => format!("random {slot}"),
+        ExprSource::Random { slot, ordinal: 0, .. } => format!("random {slot}"),
+        ExprSource::Random { slot, ordinal, .. } => format!("random {slot}, draw {ordinal}"),
     });
     let sources: Vec<String> = sources.collect();
     let outputs: Vec<String> = g.outputs.iter().map(|(id, kind)| format!("%{} {kind:?}", id.0)).collect();

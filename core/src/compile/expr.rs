@@ -18,7 +18,7 @@ pub(crate) enum ExprSource {
     /// An index.
     Iota(Layout),
     /// Random words.
-    Random { slot: usize, layout: Layout },
+    Random { slot: usize, ordinal: u32, layout: Layout },
 }
 
 impl ExprSource {
@@ -27,7 +27,9 @@ impl ExprSource {
             ExprSource::Node { id, layout } => ExprSource::Node { id: *id, layout: f(layout)? },
             ExprSource::Scalar { slot } => ExprSource::Scalar { slot: *slot },
             ExprSource::Iota(layout) => ExprSource::Iota(f(layout)?),
-            ExprSource::Random { slot, layout } => ExprSource::Random { slot: *slot, layout: f(layout)? },
+            ExprSource::Random { slot, ordinal, layout } => {
+                ExprSource::Random { slot: *slot, ordinal: *ordinal, layout: f(layout)? }
+            }
         })
     }
 }

@@ -1,11 +1,13 @@
 //! From recorded graphs to results. `realize` is the way in: it copies the reachable part of the tape, finds or
 //! compiles the program, binds buffers and runs it. The passes stand in one list, in `compile`.
 
+mod accumulate;
 mod assemble;
 mod batch;
 mod check;
 mod differentiate;
 pub(crate) mod dump;
+mod expand;
 pub(crate) mod expr;
 pub(crate) mod fuse;
 pub(crate) mod key;
@@ -40,6 +42,7 @@ use crate::capture;
 use crate::device::Kind;
 use crate::error::{Error, Problem};
 use crate::memory_report;
+use crate::ops::scan::as_scan;
 use crate::profile::{self, Phase, span};
 use crate::program::kernel::RunError;
 use crate::program::{Failure, Program};
@@ -120,6 +123,14 @@ fn compiled(copied: Copied, request: &Request) -> Result<Arc<Program>, Failure> 
 
 /// The error of a failure, with the operation and its place.
 fn located(tape: &Locked, order: &[NodeId], Failure { origin, problem }: Failure) -> Error {
+    // The nodes of scans' bodies are numbered behind all others.
+    let mut behind = (origin as usize).checked_sub(order.len());
+    for scan in order.iter().filter_map(|n| as_scan(&tape.op[n.index()])) {
+        if let Some(node) = behind.and_then(|number| scan.body.node(number)) {
+            return Error::new(node.op.name(), problem, node.site);
+        }
+        behind = behind.and_then(|number| number.checked_sub(scan.body.size()));
+    }
     match order.get(origin as usize).or(order.last()) {
         Some(&n) => Error::new(tape.op[n.index()].name(), problem, tape.site[n.index()]),
         None => Error::new("realize", problem, Site::here()),
@@ -127,7 +138,7 @@ fn located(tape: &Locked, order: &[NodeId], Failure { origin, problem }: Failure
 }
 
 /// The passes, in order.
-fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program, Failure> {
+fn compile(world: World, roots: &[Id], request: &Request) -> Result<Program, Failure> {
     let recorder = request.recorder.as_ref();
     let _compile = span(recorder, Phase::Compile);
     let mut dump = dump::Dump::requested();
@@ -136,9 +147,11 @@ fn compile(mut world: World, roots: &[Id], request: &Request) -> Result<Program,
         problem,
     };
     dump.world("record", &world, roots);
+    let (mut world, roots) = expand::expand(world, roots.to_vec(), request.order.len());
+    debug_assert_eq!(world.verify(), Ok(()), "after expand");
     let recorded = world.len();
     let pass = span(recorder, Phase::Differentiate);
-    let mut roots = differentiate::differentiate(&mut world, roots).map_err(|e| failed(&world, e))?;
+    let mut roots = differentiate::differentiate(&mut world, &roots).map_err(|e| failed(&world, e))?;
     drop(pass);
     dump.world("differentiate", &world, &roots);
     debug_assert_eq!(world.verify(), Ok(()), "after differentiate");

@@ -10,7 +10,6 @@ use super::regions::Regions;
 use super::world::{Id, Ids, World};
 use crate::buffer::Buffer;
 use crate::device::Kind;
-use crate::ops::Op;
 use crate::ops::detach::Detach;
 use crate::profile::{Phase, Recorder, span};
 use crate::program::Program;
@@ -223,8 +222,7 @@ fn write_key(
         let primitive = op.primitive();
         let is_view = primitive.is_some_and(|p| p.is_view());
         let saved = keep_graphs && flags.grad && kept_for_backward[number] && primitive.is_some_and(|p| p.is_saved());
-        let is_gradient = matches!(op, Op::Gradient(_));
-        if !is_gradient && (is_asked[number] || (flags.handle && (!is_view || !keep_graphs)) || saved) {
+        if op.has_value() && (is_asked[number] || (flags.handle && (!is_view || !keep_graphs)) || saved) {
             words.push(2);
             request.wanted.push((number as u32, None));
             if !is_asked[number] && !keep_graphs {

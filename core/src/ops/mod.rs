@@ -32,6 +32,7 @@ pub(crate) mod pad;
 pub(crate) mod pool;
 pub(crate) mod reduce;
 pub mod registry;
+pub(crate) mod scan;
 pub(crate) mod slice_assign;
 pub(crate) mod softmax;
 pub(crate) mod sort;
@@ -49,6 +50,7 @@ use crate::compile::world::{Id, Vjp, World};
 use crate::error::Problem;
 use crate::reference::Array;
 use crate::tape::TensorType;
+use crate::tape::site::Site;
 use crate::tensor::shape::Shape;
 
 /// Whether a cotangent of the result reaches an input.
@@ -71,6 +73,12 @@ pub(crate) trait Primitive {
     /// it.
     fn flow(&self, _input: usize, _types: &[&TensorType]) -> Flow {
         Flow::Carries
+    }
+
+    /// The operation inside this one at which the cotangent of input `input` is cut off, and where that was recorded,
+    /// if it is one inside.
+    fn severed_at(&self, _input: usize) -> Option<(Cow<'static, str>, Site)> {
+        None
     }
 
     /// Contributes the cotangents of the inputs.
@@ -184,6 +192,12 @@ primitives! {
     Barrier(barrier::Barrier),
     /// The operand on another device.
     ToDevice(to_device::ToDevice),
+    /// All results of a scan.
+    Scan(scan::Scan),
+    /// One of them.
+    ScanOf(scan::ScanOf),
+    /// An operand of a scan's body while that is recorded.
+    Placeholder(scan::Placeholder),
     /// All cotangents of one root.
     Gradient(gradient::Gradient),
     /// One of them.
@@ -199,6 +213,11 @@ impl Op {
         self.primitive().map_or(Cow::Borrowed("leaf"), |p| p.name())
     }
 
+    /// Whether it has a value of its own; what stands for several results has none.
+    pub fn has_value(&self) -> bool {
+        !matches!(self, Op::Gradient(_) | Op::Scan(_))
+    }
+
     /// The host's values in it.
     pub fn arguments(&self) -> Arguments {
         match self {
@@ -206,6 +225,7 @@ impl Op {
             Op::Random(r) => r.arguments(),
             Op::Movement(m) => m.arguments(),
             Op::SliceAssign(s) => s.arguments(),
+            Op::Scan(s) => s.arguments(),
             _ => Arguments::new(),
         }
     }
@@ -215,6 +235,7 @@ impl Op {
         match self {
             Op::Scalar(s) => s.origins(),
             Op::Random(r) => r.origins(),
+            Op::Scan(s) => s.origins(),
             Op::Movement(_) | Op::SliceAssign(_) => self.arguments().iter().map(|_| Origin::Fixed).collect(),
             _ => SmallVec::new(),
         }
@@ -227,6 +248,7 @@ impl Op {
             Op::Random(r) => r.with_slot(first).into(),
             Op::Movement(m) => m.with_slots(first).into(),
             Op::SliceAssign(s) => s.with_slots(first).into(),
+            Op::Scan(s) => s.with_slots(first).into(),
             other => other.clone(),
         }
     }

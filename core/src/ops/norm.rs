@@ -1,5 +1,5 @@
-//! Layer normalisation (Ba, Kiros & Hinton 2016, arXiv:1607.06450) and group normalisation (Wu & He 2018,
-//! arXiv:1803.08494).
+//! Layer normalisation (Ba, Kiros & Hinton 2016, arXiv:1607.06450), root-mean-square normalisation (Zhang & Sennrich
+//! 2019, arXiv:1910.07467) and group normalisation (Wu & He 2018, arXiv:1803.08494).
 
 use tapeflow_macros::kernel;
 
@@ -27,6 +27,12 @@ fn layer_norm_bias(x: Row, weight: Row, bias: Row, eps: f32) -> Row {
     layer_norm(x, weight, eps) + bias
 }
 
+#[kernel]
+fn rms_norm(x: Row, weight: Row, eps: f32) -> Row {
+    let scale = ((x * x).mean() + eps).sqrt();
+    x * (1.0 / scale) * weight
+}
+
 impl Tensor {
     /// Normalises each row over its last axis, then scales and shifts.
     ///
@@ -45,6 +51,30 @@ impl Tensor {
             Some(bias) => map(layer_norm_bias::TEMPLATE, &[self, weight, bias, &eps]),
             None => map(layer_norm::TEMPLATE, &[self, weight, &eps]),
         };
+        out
+    }
+
+    /// Divides each row by its root mean square over its last axis, then scales.
+    ///
+    /// # Shapes
+    /// `x: (…, C)`, `weight: (C,)` → `(…, C)`
+    /// # Formula
+    /// `y = x / √(mean(x²) + ε) · w`. Zhang & Sennrich 2019, arXiv:1910.07467.
+    /// # Numerics
+    /// `eps` has the units of x².
+    /// # Errors
+    /// Shape mismatch (with both shapes) if `weight` does not broadcast to `x`.
+    /// # Example
+    /// ```
+    /// # use tapeflow_core::{DType, Tensor};
+    /// let x = Tensor::from_vec(vec![1.0f64, 7.0], [1, 2]);
+    /// let y = x.rms_norm(&Tensor::ones([2], DType::F64), 0.0).to_vec::<f64>()?;
+    /// assert!((y[0] - 0.2).abs() < 1e-15 && (y[1] - 1.4).abs() < 1e-15);
+    /// # Ok::<(), tapeflow_core::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn rms_norm(&self, weight: &Tensor, eps: f64) -> Tensor {
+        let [out] = map(rms_norm::TEMPLATE, &[self, weight, &self.number(eps)]);
         out
     }
 

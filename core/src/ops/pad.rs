@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use smallvec::smallvec;
 
-use super::Primitive;
 use super::movement::{Cut, Cuts};
 use super::source::constant_fn;
+use super::{Op, Primitive};
 use crate::compile::fuse::{Expr, Lower};
 use crate::compile::world::{Id, Vjp, World};
 use crate::error::{Error, Problem};
@@ -33,6 +33,23 @@ impl Pad {
     pub fn with(cuts: Cuts, value: f64) -> Pad {
         Pad { cuts, fill: value.to_bits() }
     }
+}
+
+/// A value that is zeros but for one part.
+pub(crate) struct Part {
+    pub axis: usize,
+    pub start: usize,
+    pub value: Id,
+}
+
+/// The part of `id` that is not zeros, if there is one along one axis and the shapes say where.
+pub(crate) fn as_part(world: &World, id: Id) -> Option<Part> {
+    let Op::Pad(pad) = &world.op[id.index()] else { return None };
+    let value = world.inputs[id.index()][0];
+    let (whole, part) = (world.shape(id), world.shape(value));
+    let mut cut = (0..whole.len()).filter(|&axis| whole[axis] != part[axis]);
+    let (axis, None) = (cut.next()?, cut.next()) else { return None };
+    (pad.fill == 0.0f64.to_bits()).then_some(Part { axis, start: pad.cuts[axis].plain()?, value })
 }
 
 impl Primitive for Pad {

@@ -146,7 +146,11 @@ impl Primitive for Iota {
 /// Uniform numbers in [0, 1), a function of (seed, counter) and the element's position. Each recording has a counter of
 /// its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Random(Host<Draw>);
+pub(crate) struct Random {
+    draw: Host<Draw>,
+    /// Which of several draws from one stream it is: each step of a scan has its own.
+    ordinal: u32,
+}
 
 /// A stream, and the counter that the next one is taken from.
 #[derive(Clone, Debug)]
@@ -157,25 +161,30 @@ struct Draw {
 
 impl Random {
     pub fn new(stream: Stream, counter: Arc<AtomicU64>) -> Random {
-        Random(Host::Value(Draw { stream, counter }))
+        Random { draw: Host::Value(Draw { stream, counter }), ordinal: 0 }
+    }
+
+    /// The same stream in step `ordinal` of a scan.
+    pub fn drawn_in(self, ordinal: u32) -> Random {
+        Random { ordinal, ..self }
     }
 
     pub fn origins(&self) -> SmallVec<[Origin; 2]> {
-        match &self.0 {
+        match &self.draw {
             Host::Value(draw) => smallvec![Origin::Fixed, Origin::Counter(draw.counter.clone())],
             Host::Slot(_) => SmallVec::new(),
         }
     }
 
     pub fn arguments(&self) -> Arguments {
-        match &self.0 {
+        match &self.draw {
             Host::Value(draw) => Arguments::from_slice(&[draw.stream.seed, draw.stream.counter]),
             Host::Slot(_) => Arguments::new(),
         }
     }
 
     pub fn with_slot(&self, slot: usize) -> Random {
-        Random(Host::Slot(slot))
+        Random { draw: Host::Slot(slot), ordinal: self.ordinal }
     }
 }
 
@@ -187,7 +196,7 @@ impl Primitive for Random {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
         let ty = cx.ty().clone();
         let layout = Layout::contiguous(&ty.shape);
-        let source = ExprSource::Random { slot: self.0.slot(), layout };
+        let source = ExprSource::Random { slot: self.draw.slot(), ordinal: self.ordinal, layout };
         let mut function = identity_fn(lane(DType::F32));
         if ty.dtype != DType::F32 {
             function = cast_after(function, ty.dtype);
@@ -197,12 +206,12 @@ impl Primitive for Random {
     }
 
     fn evaluate(&self, _: &[&Array], ty: &TensorType, arguments: &[u64]) -> Result<Array, Problem> {
-        let slot = self.0.slot();
+        let slot = self.draw.slot();
         let stream = Stream { seed: arguments[slot], counter: arguments[slot + 1] };
         let mut word = 0u64;
         Ok(Array::from_fn(ty, |_| {
             word += 1;
-            f64::from(stream.uniform(word - 1))
+            f64::from(stream.uniform(self.ordinal, word - 1))
         }))
     }
 }

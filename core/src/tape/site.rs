@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// A module path such as `h.3.mlp.fc`, interned; 0 is the empty path.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct PathId(u32);
 
 /// One step of a path.
@@ -113,7 +113,7 @@ pub fn scope_index(name: &'static str, index: usize) -> Scope {
 }
 
 /// Where an operation was recorded.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Site {
     pub location: &'static Location<'static>,
     pub path: PathId,

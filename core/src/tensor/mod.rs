@@ -16,6 +16,7 @@ use tapeflow_ir::DType;
 use crate::autodiff::grad_enabled;
 use crate::buffer::Buffer;
 use crate::error::{Error, Problem};
+use crate::ops::scan::is_recording;
 use crate::ops::{Flow, Op};
 use crate::tape::region::Region;
 use crate::tape::site::Site;
@@ -129,6 +130,7 @@ impl Tensor {
         let grad = grad && grad_enabled();
         let node = tape.push(op.into(), inputs, ty.clone(), site, grad, None);
         tape.flags[node.index()].cut = !grad_enabled();
+        tape.region[node.index()] = Region::current();
         Tensor(Arc::new(Handle { node, ty, grad, mistake: None, second: false }))
     }
 
@@ -207,6 +209,11 @@ impl Tensor {
         }
     }
 
+    /// Whether it depends on a mistake.
+    pub(crate) fn is_mistake(&self) -> bool {
+        self.0.mistake.is_some()
+    }
+
     pub(crate) fn node(&self) -> NodeId {
         self.0.node
     }
@@ -215,9 +222,9 @@ impl Tensor {
         &self.0.ty
     }
 
-    /// Whether the node can be computed: one that stands for all gradients of a root cannot.
+    /// Whether the node can be computed: one that stands for all gradients of a root, or all results of a scan, cannot.
     pub(crate) fn has_value(&self) -> bool {
-        crate::ops::gradient::as_gradient(&tape::lock().op[self.node().index()]).is_none()
+        tape::lock().op[self.node().index()].has_value()
     }
 
     /// Whether this is the only handle of its node.
@@ -288,9 +295,10 @@ fn stops(op: &Op, inputs: &[&Tensor]) -> bool {
     inputs.iter().enumerate().all(|(i, t)| !t.0.grad || primitive.flow(i, &types) == Flow::Stops)
 }
 
-/// Whether `TAPEFLOW_EAGER=1` asks for operations to be run and checked where they are called.
+/// Whether `TAPEFLOW_EAGER=1` asks for operations to be run and checked where they are called; in the body of a scan
+/// there is nothing to run them on.
 pub(crate) fn eager() -> bool {
     static EAGER: std::sync::LazyLock<bool> =
         std::sync::LazyLock::new(|| std::env::var("TAPEFLOW_EAGER").is_ok_and(|v| v == "1"));
-    *EAGER
+    *EAGER && !is_recording()
 }

@@ -7,7 +7,7 @@ mod losses;
 use std::sync::LazyLock;
 
 use super::{Accuracy, Class, Domain, OpCase, Operand, images};
-use crate::{DType, Generator, Tensor, cached_attention, causal_attention};
+use crate::{DType, Generator, Tensor, cached_attention, causal_attention, scan};
 
 pub(super) const fn operand(shape: &'static str, class: Class, domain: Domain) -> Operand {
     Operand { shape, class, domain, broadcasts: false, differentiable: true }
@@ -108,6 +108,7 @@ pub(super) static CASES: LazyLock<Vec<OpCase>> = LazyLock::new(|| {
         rows(),
         losses::cases(),
         arrangements::cases(),
+        scans(),
     ];
     files.into_iter().flatten().collect()
 });
@@ -303,6 +304,20 @@ fn picks() -> Vec<OpCase> {
     ]
 }
 
+fn scans() -> Vec<OpCase> {
+    /// A step that decays what was there: the carry and what is kept differ.
+    fn decay(t: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
+        scan(&[&t[0]], &[&t[1]], |carry, x| {
+            let next = &carry[0] * 0.5 + &x[0];
+            (vec![next.clone()], vec![&next * &x[0]])
+        })
+    }
+    vec![
+        case("scan, last", [float("b"), float("ab")], |t| decay(t).0.swap_remove(0)),
+        case("scan, all", [float("b"), float("ab")], |t| decay(t).1.swap_remove(0)),
+    ]
+}
+
 fn rows() -> Vec<OpCase> {
     let scale = || float("c").positive();
     vec![
@@ -314,6 +329,7 @@ fn rows() -> Vec<OpCase> {
             .accurate_to(Accuracy::Sums(16.0)),
         sums("layer_norm, bias", [float("abc"), scale(), float("c")], |t| t[0].layer_norm(&t[1], Some(&t[2]), 1e-2))
             .accurate_to(Accuracy::Sums(16.0)),
+        sums("rms_norm", [float("abc"), scale()], |t| t[0].rms_norm(&t[1], 1e-2)).accurate_to(Accuracy::Sums(16.0)),
         sums("group_norm", [float("a6b")], |t| t[0].group_norm(3, 1e-2)).accurate_to(Accuracy::Sums(16.0)),
         sums("group_norm, one group", [float("ab2c")], |t| t[0].group_norm(1, 1e-2)).accurate_to(Accuracy::Sums(16.0)),
         case("dropout", [float("abc")], |t| t[0].dropout(0.4, &Generator::new(7))).accurate_to(Accuracy::Ulps(2.0)),
