@@ -14,9 +14,9 @@ use crate::text::{Text, beginning};
 
 /// A sample of the model as it is now, as it is shown; the same draws at each call.
 pub fn show(model: &Gpt, text: &Text, options: &Options, count: usize, title: &str) -> NnResult<String> {
-    let how = how(options, count, text.tokenizer.as_ref());
-    let tokens = model.generate(&[text.beginning], &how)?.collect::<NnResult<Vec<u32>>>()?;
-    let sample = text.tokenizer.decode(&tokens)?;
+    let tokenizer = text.tokenizer.as_ref();
+    let (prompt, how) = (tokenizer.decode(&[text.beginning])?, how(options, count, tokenizer));
+    let sample = model.generate_text(&[prompt], tokenizer, &how)?.collect::<NnResult<Vec<_>>>()?.concat().concat();
     let rest = "─".repeat(76usize.saturating_sub(title.chars().count()));
     Ok(format!("\n── {title} {rest}\n{}\n{}\n", sample.trim_matches('\n'), "─".repeat(80)))
 }

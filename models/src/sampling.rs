@@ -97,15 +97,18 @@ impl Sampler {
             return Err(Error::Configuration(format!("the logit of token {token} is NaN: the model has diverged")));
         }
         let logits = self.penalised(seen, logits);
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        // Stable, hence the first of equals comes first.
-        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-        let Some(&best) = order.first() else {
+        // The first of equals.
+        let larger =
+            |best: usize, token: usize| if logits[token].total_cmp(&logits[best]).is_gt() { token } else { best };
+        let Some(best) = (0..logits.len()).reduce(larger) else {
             return Err(Error::Configuration("there are no logits to sample from".into()));
         };
         if self.temperature == 0.0 {
             return Ok(best as u32);
         }
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        // Stable, as above.
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
         order.truncate(self.top_k.unwrap_or(usize::MAX));
         let weight = |&token: &usize| {
             // Where the largest is infinite, its equals share the draw: ∞ − ∞ would be NaN.

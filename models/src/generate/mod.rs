@@ -39,6 +39,8 @@ pub struct Generation<'m> {
     model: &'m Gpt,
     rows: Vec<Row>,
     stop_tokens: Vec<u32>,
+    /// Only tokens below this are drawn.
+    drawn: usize,
     /// The cache, and how many tokens a prompt is padded to.
     cache: Option<(KvCache, usize)>,
     /// Whether prompts of one token are read in too, although there is nothing to read: contexts will be full, and the
@@ -92,7 +94,8 @@ impl Gpt {
     /// Continues several texts at once: an iterator over rounds, with a piece of text for each prompt, which may be
     /// empty.
     ///
-    /// A prompt ends before the first stop string in what is generated; nothing of that string is handed out.
+    /// A prompt ends before the first stop string in what is generated; nothing of that string is handed out. Tokens
+    /// beyond the tokenizer's vocabulary, with which a model may have been padded, are never drawn.
     ///
     /// # Errors
     /// As [`generate_batch`](Gpt::generate_batch), and what the tokenizer says of the prompts.
@@ -105,7 +108,9 @@ impl Gpt {
         let tokens = prompts.iter().map(|p| tokenizer.encode(p.as_ref())).collect::<Result<Vec<_>>>()?;
         let decoder = |tokens: &Vec<u32>| TextDecoder::after(tokenizer, tokens, &options.stop);
         let decoders = tokens.iter().map(decoder).collect::<Result<Vec<_>>>()?;
-        Ok(TextGeneration::new(Generation::new(self, tokens, options)?, decoders))
+        let mut generation = Generation::new(self, tokens, options)?;
+        generation.drawn = generation.drawn.min(tokenizer.vocab_size());
+        Ok(TextGeneration::new(generation, decoders))
     }
 }
 
@@ -136,7 +141,8 @@ impl<'m> Generation<'m> {
             true => Some((KvCache::new(model, rows.len())?, padded)),
             false => None,
         };
-        Ok(Generation { model, rows, stop_tokens: options.stop_tokens.clone(), cache, reads_all: refills })
+        let (stop_tokens, drawn) = (options.stop_tokens.clone(), model.config().vocab_size);
+        Ok(Generation { model, rows, stop_tokens, drawn, cache, reads_all: refills })
     }
 
     /// How many prompts there are.
@@ -184,7 +190,7 @@ impl<'m> Generation<'m> {
                 tokens.push(None);
                 continue;
             };
-            let token = row.sampler.sample_after(&row.seen, &logits)?;
+            let token = row.sampler.sample_after(&row.seen, &logits[..self.drawn])?;
             row.left -= 1;
             if self.stop_tokens.contains(&token) {
                 row.left = 0;

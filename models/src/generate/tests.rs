@@ -198,6 +198,10 @@ fn texts_are_those_of_the_tokens() -> Result<()> {
     assert_eq!(texts(&[stop])?, expected.iter().map(cut).collect::<Vec<_>>());
     assert!(texts(&[""]).unwrap_err().to_string().contains("empty stop string"));
     assert!(model.generate_text(&["z"], &tokenizer, &options).is_err());
+    // Of a vocabulary smaller than the model's.
+    let few = CharTokenizer::from_text("abc");
+    let pieces = model.generate_text(&["ab"], &few, &options)?.collect::<Result<Vec<_>>>()?.concat().concat();
+    assert_eq!(pieces.len(), 25);
     Ok(())
 }
 
