@@ -12,7 +12,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use serde::{Deserialize, Serialize};
 use tapeflow::{Device, Precision};
 
-/// Trains a character-level GPT on a text and samples from it, samples from one that was trained, or fine-tunes a GPT-2.
+/// Trains a character-level GPT on a text and samples from it, samples from one that was trained, or fine-tunes GPT-2.
 ///
 /// Without flags it trains for about two minutes on two cores, on a text of its own, and leaves in runs/gpt its last
 /// checkpoints (model.safetensors, config.json, tokenizer.json, and what --resume needs), metrics.jsonl and loss.svg.
