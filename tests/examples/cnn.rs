@@ -51,6 +51,16 @@ fn cnn_ends_well_when_it_is_interrupted() {
 }
 
 #[test]
+fn cnn_learns_in_half_precision() {
+    for precision in ["bf16", "f16"] {
+        let folder = Folder::new(&format!("cnn-{precision}"));
+        let output = folder.cnn(&["--drawn", "600", "--epochs", "2", "--precision", precision]);
+        assert!(succeeded(&output).contains(precision));
+        assert!(accuracy(&folder.read("runs/cnn/metrics.jsonl")) > 0.7);
+    }
+}
+
+#[test]
 fn cnn_says_what_is_wrong_with_its_data() {
     let folder = Folder::new("cnn-bad");
     refused(&folder.cnn(&["--data", "."]), 1, &["no MNIST", "t10k-images-idx3-ubyte"]);

@@ -57,6 +57,25 @@ fn a_run_that_stopped_at_any_step_ends_as_if_it_had_not() {
     resuming_is_refused(&folder);
 }
 
+/// In half precision, the scale of the loss goes with the run; and a model that was trained so generates held in half
+/// precision too.
+#[test]
+fn a_run_in_half_precision_goes_on_in_it() {
+    let folder = Folder::new("half");
+    for precision in ["bf16", "f16"] {
+        let more = ["--steps", "4", "--save-every", "2", "--keep", "9", "--precision", precision, "--out", precision];
+        let said = folder.gpt(&[&RESUMED[..], &more].concat());
+        assert!(succeeded(&said).contains(precision));
+        let (from, out) = (format!("{precision}/checkpoints/step-00000002"), format!("{precision}-from-2"));
+        succeeded(&folder.gpt(&["--resume", &from, "--out", &out]));
+        let expected = checkpoint_files(&folder.0.join(precision));
+        assert!(checkpoint_files(&folder.0.join(&out)) == expected, "{precision}");
+        let load = ["--load", precision, "--generate", "The", "--tokens", "5", "--precision", precision];
+        assert!(succeeded(&folder.gpt(&load)).starts_with("The"));
+    }
+    refused(&folder.gpt(&["--precision", "f8"]), 2, &["`f8` is no precision: f32, bf16 or f16"]);
+}
+
 /// What `--resume` says of folders that hold no run, flags that would change it, and files that are damaged.
 fn resuming_is_refused(folder: &Folder) {
     let resume = |more: &[&str]| folder.gpt(&[&["--resume", "runs/gpt"], more].concat());

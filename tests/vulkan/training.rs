@@ -94,6 +94,58 @@ fn gpt_of_two_layers() {
     }
 }
 
+/// In half precision: learns what the CPU learns, the same bits twice.
+#[test]
+fn gpt_in_half_precision() -> Result<()> {
+    let Some(vulkan) = Vulkan::open() else { return Ok(()) };
+    for precision in [Precision::Bf16, Precision::F16] {
+        let train = |on: Device| -> Result<Vec<f32>> {
+            on.scope(|| {
+                let model = gpt(7, 0.0)?;
+                let mut optimizer = LossScaler::new(AdamW::new(&model).learning_rate(3e-3)).initial_scale(1024.0);
+                let tokens = Tensor::from_vec((0..68).map(|i| i * i % 19).collect::<Vec<i64>>(), [4, 17]);
+                let step = |_| {
+                    let loss = precision.scope(|| model.loss(&tokens.slice(1, ..16), &tokens.slice(1, 1..)));
+                    optimizer.step(optimizer.scale(&loss).backward()?)?;
+                    Ok(loss.item::<f32>()?)
+                };
+                (0..10).map(step).collect()
+            })
+        };
+        let (first, second, cpu) = (train(vulkan.device)?, train(vulkan.device)?, train(Device::cpu())?);
+        assert_eq!(first, second, "{precision}");
+        assert!(first[9] < first[0], "{precision}: nothing was learned: {first:?}");
+        for (ours, cpu) in first.iter().zip(&cpu) {
+            assert!((ours - cpu).abs() <= 0.02 * cpu, "{precision}: {ours}, {cpu} on the CPU");
+        }
+    }
+    Ok(())
+}
+
+/// A network for images in half precision, whose convolutions compute in f32 there.
+#[test]
+fn lenet_in_half_precision() -> Result<()> {
+    let Some(vulkan) = Vulkan::open() else { return Ok(()) };
+    let losses = |on: Device| -> Result<Vec<f32>> {
+        on.scope(|| {
+            let generator = Generator::new(3);
+            let model = LeNet::new(10, &generator)?;
+            let mut optimizer = Sgd::new(&model).learning_rate(0.05);
+            let images = generator.rand([4, 1, 28, 28]);
+            let targets = Tensor::from_vec(vec![0i64, 1, 2, 3], [4]);
+            let step = |_| {
+                let loss = Precision::Bf16.scope(|| model.forward(&images).cross_entropy(&targets));
+                optimizer.step(loss.backward()?)?;
+                Ok(loss.item::<f32>()?)
+            };
+            (0..3).map(step).collect()
+        })
+    };
+    let (ours, cpu) = (losses(vulkan.device)?, losses(Device::cpu())?);
+    assert!(ours.iter().zip(&cpu).all(|(a, b)| (a - b).abs() <= 0.02 * b), "{ours:?}, {cpu:?} on the CPU");
+    Ok(())
+}
+
 #[test]
 fn a_model_evaluates_and_samples() -> Result<()> {
     let Some(vulkan) = Vulkan::open() else { return Ok(()) };

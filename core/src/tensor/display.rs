@@ -5,7 +5,7 @@
 mod number;
 
 use half::{bf16, f16};
-use number::{aligned, floats};
+use number::{ShownBf16, ShownF16, aligned, floats};
 
 /// An array with more elements than this is shown by its corners.
 const THRESHOLD: usize = 1000;
@@ -61,8 +61,8 @@ pub fn format_array(elements: Elements<'_>, shape: &[usize]) -> String {
     let words = match elements {
         Elements::F32(all) => floats(&pick(all, &shown), shape.is_empty()),
         Elements::F64(all) => floats(&pick(all, &shown), shape.is_empty()),
-        Elements::F16(all) => floats(&pick(all, &shown), shape.is_empty()),
-        Elements::BF16(all) => floats(&pick(all, &shown), shape.is_empty()),
+        Elements::F16(all) => floats(&picked(all, &shown, ShownF16), shape.is_empty()),
+        Elements::BF16(all) => floats(&picked(all, &shown, ShownBf16), shape.is_empty()),
         Elements::I32(all) => aligned(pick(all, &shown)),
         Elements::U32(all) => aligned(pick(all, &shown)),
         Elements::I64(all) => aligned(pick(all, &shown)),
@@ -75,6 +75,10 @@ pub fn format_array(elements: Elements<'_>, shape: &[usize]) -> String {
 
 fn pick<T: Copy>(all: &[T], shown: &[usize]) -> Vec<T> {
     shown.iter().map(|&index| all[index]).collect()
+}
+
+fn picked<T: Copy, U>(all: &[T], shown: &[usize], of: impl Fn(T) -> U) -> Vec<U> {
+    shown.iter().map(|&index| of(all[index])).collect()
 }
 
 /// The indices shown along an axis; `None` stands for those left out.
@@ -177,6 +181,26 @@ mod tests {
             &["[-9223372036854775808  9223372036854775807]"],
         );
         check(U32(&[4294967295, 1]), &[2], &["[4294967295          1]"]);
+    }
+
+    #[test]
+    fn half_precision() {
+        let half = |values: &[f32]| values.iter().map(|&x| half::f16::from_f32(x)).collect::<Vec<_>>();
+        for (values, line) in [
+            (&[0.1, 0.33333, 2.5][..], "[0.1    0.3333 2.5   ]"),
+            (&[999.0, 1.0], "[999.   1.]"),
+            (&[1000.0, 1.0], "[1.e+03 1.e+00]"),
+            (&[1e-5, 1.0], "[1.e-05 1.e+00]"),
+            (&[65504.0, 6e-8], "[6.55e+04 5.96e-08]"),
+            (&[1.5, -2.0, f32::NAN, f32::INFINITY], "[ 1.5 -2.   nan  inf]"),
+            (&[100.0, 0.09], "[1.e+02 9.e-02]"),
+        ] {
+            check(F16(&half(values)), &[values.len()], &[line]);
+        }
+        for (value, text) in [(0.1, "0.1"), (1000.0, "1e+03"), (1234.0, "1.234e+03"), (6e-8, "6e-08"), (2.0, "2.0")] {
+            check(F16(&half(&[value])), &[], &[text]);
+        }
+        check(BF16(&[half::bf16::from_f32(0.1), half::bf16::from_f32(2.5)]), &[2], &["[0.1 2.5]"]);
     }
 
     #[test]

@@ -18,10 +18,10 @@ use crate::error::{Error, Result};
 /// ```
 /// use tapeflow_nn::{AdamW, DType, Forward, Linear, LossScaler, Optimizer, Precision, Tensor};
 /// let model = Linear::new(3, 1)?;
-/// let mut optimizer = LossScaler::new(AdamW::new(&model));
+/// let mut optimizer = LossScaler::new(AdamW::new(&model)).initial_scale(1024.0);
 /// let loss = Precision::F16.scope(|| model.forward(&Tensor::ones([4, 3], DType::F32)).square().mean());
 /// optimizer.step(optimizer.scale(&loss).backward()?)?;
-/// assert_eq!((optimizer.loss_scale(), optimizer.steps(), optimizer.skipped()), (65536.0, 1, 0));
+/// assert_eq!((optimizer.loss_scale(), optimizer.steps(), optimizer.skipped()), (1024.0, 1, 0));
 /// # Ok::<(), tapeflow_nn::Error>(())
 /// ```
 #[derive(Debug)]

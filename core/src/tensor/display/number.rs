@@ -1,7 +1,7 @@
 //! Numbers as words that stand in columns, by NumPy's rules.
 //! Owns the choice between decimals and exponents, and the digits; knows no shapes.
 
-use std::fmt::{Display, LowerExp};
+use std::fmt::{self, Display, LowerExp};
 use std::ops::Div;
 
 /// Digits after the point, at most.
@@ -46,24 +46,64 @@ impl Float for f32 {
     }
 }
 
-/// NumPy prints float16 as float32; of bf16, which it has not, the same is made.
+/// Half precision with the shortest digits that identify a number, which the standard library knows of f32 and f64
+/// only. NumPy's rules for float16; of bf16, which it has not, the same is made.
 macro_rules! half_float {
-    ($t:ty) => {
-        impl Float for $t {
-            const ZERO: $t = <$t>::from_f32_const(0.0);
-            const LARGE: $t = <$t>::from_f32_const(1e3);
-            const LARGE_ALONE: $t = <$t>::from_f32_const(1e3);
-            const SMALL: $t = <$t>::from_f32_const(1e-4);
-            const RANGE: $t = <$t>::from_f32_const(1e3);
+    ($shown:ident, $t:ty) => {
+        #[derive(Clone, Copy, PartialEq, PartialOrd)]
+        pub(super) struct $shown(pub $t);
 
-            fn abs(self) -> $t {
-                <$t>::from_f32(self.to_f32().abs())
+        impl $shown {
+            /// The shortest decimal that is read as this number.
+            fn shortest(self) -> f64 {
+                let exact = self.0.to_f64();
+                let mut decimals = (0..9).filter_map(|digits| format!("{exact:.digits$e}").parse::<f64>().ok());
+                decimals.find(|&d| <$t>::from_f32(d as f32) == self.0).unwrap_or(exact)
+            }
+        }
+
+        impl Display for $shown {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let value = if f.precision().is_some() { self.0.to_f64() } else { self.shortest() };
+                Display::fmt(&value, f)
+            }
+        }
+
+        impl LowerExp for $shown {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let value = if f.precision().is_some() { self.0.to_f64() } else { self.shortest() };
+                LowerExp::fmt(&value, f)
+            }
+        }
+
+        impl Div for $shown {
+            type Output = $shown;
+            fn div(self, other: $shown) -> $shown {
+                $shown(self.0 / other.0)
+            }
+        }
+
+        impl From<$shown> for f64 {
+            fn from(x: $shown) -> f64 {
+                x.0.to_f64()
+            }
+        }
+
+        impl Float for $shown {
+            const ZERO: $shown = $shown(<$t>::from_f32_const(0.0));
+            const LARGE: $shown = $shown(<$t>::from_f32_const(1e3));
+            const LARGE_ALONE: $shown = $shown(<$t>::from_f32_const(1e3));
+            const SMALL: $shown = $shown(<$t>::from_f32_const(1e-4));
+            const RANGE: $shown = $shown(<$t>::from_f32_const(1e3));
+
+            fn abs(self) -> $shown {
+                $shown(<$t>::from_f32(self.0.to_f32().abs()))
             }
         }
     };
 }
-half_float!(half::f16);
-half_float!(half::bf16);
+half_float!(ShownF16, half::f16);
+half_float!(ShownBf16, half::bf16);
 
 impl Float for f64 {
     const ZERO: f64 = 0.0;
