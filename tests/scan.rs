@@ -221,12 +221,6 @@ fn mistakes_say_what_and_where() {
 fn a_training_step_with_a_scan_is_compiled_once() -> Result<()> {
     let generator = Generator::new(1);
     let w = Parameter::new(generator.randn([3, 3]) * 0.3)?;
-    struct One(Parameter);
-    impl Module for One {
-        fn visit(&self, visitor: &mut dyn tapeflow::Visitor) {
-            self.0.visit(visitor);
-        }
-    }
     let net = One(w.clone());
     let mut optimizer = Sgd::new(&net).learning_rate(0.1);
     let mut losses = Vec::new();
@@ -246,5 +240,41 @@ fn a_training_step_with_a_scan_is_compiled_once() -> Result<()> {
         assert_eq!(compiled.is_empty(), step > 0, "step {step}");
     }
     assert!(losses.iter().all(|l| l.is_finite()) && losses[0] != losses[1], "{losses:?}");
+    Ok(())
+}
+
+struct One(Parameter);
+
+impl Module for One {
+    fn visit(&self, visitor: &mut dyn tapeflow::Visitor) {
+        self.0.visit(visitor);
+    }
+}
+
+#[test]
+fn a_captured_step_with_a_scan_goes_on_drawing_numbers() -> Result<()> {
+    let run = |captured: bool| -> Result<Vec<u32>> {
+        let generator = Generator::new(1);
+        let w = Parameter::new(generator.randn([3, 3]) * 0.3)?;
+        let x = generator.randn([6, 2, 3]);
+        x.realize()?;
+        let mut optimizer = Sgd::new(&One(w.clone())).learning_rate(0.1);
+        let mut step = |inputs: &[Tensor]| -> Result<Vec<Tensor>> {
+            let (last, _) = scan(&[&Tensor::zeros([2, 3], DType::F32)], &[&inputs[0]], |c, x| {
+                (vec![(&c[0] + &x[0]).dropout(0.3, &generator).matmul(&w.tensor()).tanh()], vec![])
+            });
+            let loss = last[0].square().sum();
+            optimizer.step(loss.backward()?)?;
+            Ok(vec![loss])
+        };
+        if captured {
+            let mut kept = tapeflow::capture(&[&x], &mut step)?;
+            (1..4).try_for_each(|_| kept.run(&[&x]))?;
+        } else {
+            (0..4).try_for_each(|_| step(&[x.clone()]).map(drop))?;
+        }
+        Ok(w.tensor().to_vec::<f32>()?.iter().map(|v| v.to_bits()).collect())
+    };
+    assert_eq!(run(true)?, run(false)?);
     Ok(())
 }

@@ -48,6 +48,10 @@ fn nn_errors() -> Vec<(&'static str, NnCause, Expect)> {
             config.check()
         }, expect!["n_embd 32 is no multiple of n_head 5: heads share it evenly"]),
         ("NoMatch", || outer().freeze("*.wieght").map(drop), expect!["the pattern `*.wieght` matches none of the paths: h.0.fc.weight, h.0.fc.bias, h.1.fc.weight, h.1.fc.bias"]),
+        ("Sample", || {
+            let torn = |i: i64, _: &Generator| if i == 5 { Err(Error::Configuration("it is torn".into())) } else { Ok(i) };
+            tapeflow::data::DataLoader::new((0..8).collect::<Vec<i64>>(), 4).map(torn).batch(1).map(drop)
+        }, expect!["sample 5: it is torn"]),
         ("Loader", || {
             let mut loader = tapeflow::data::Loader::new(0..3, |step| if step == 1 { panic!("no more text") } else { Ok(step) });
             loader.find_map(Result::err).map_or(Ok(()), Err)

@@ -192,3 +192,18 @@ fn an_interrupted_run_saves_what_it_has() {
     assert!(succeeded(&folder.gpt(&words)).starts_with("The"));
     assert!(folder.read("runs/gpt/metrics.jsonl").lines().last().unwrap().contains("val_loss"));
 }
+
+#[test]
+fn recomputation_changes_no_number() {
+    let folder = Folder::new("recompute");
+    let words = [&SHORT[..], &["--dropout", "0.2"]].concat();
+    succeeded(&folder.gpt(&words));
+    succeeded(&folder.gpt(&[&words[..], &["--recompute"]].concat()));
+    let losses = |run: &str| -> Vec<serde_json::Value> {
+        let metrics = folder.read(&format!("{run}/metrics.jsonl"));
+        let records = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        records.flat_map(|r| [r["train_loss"].clone(), r["val_loss"].clone()]).collect()
+    };
+    assert!(losses("runs/gpt").len() > 40);
+    assert_eq!(losses("runs/gpt"), losses("runs/gpt-2"));
+}

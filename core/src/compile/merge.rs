@@ -17,26 +17,26 @@ const MAX_SOURCES: usize = 14;
 /// How far apart groups may stand in the program.
 const WINDOW: usize = 48;
 
-pub(super) fn merge(world: &World, mut steps: Vec<Step>) -> Vec<Step> {
-    let mut at = 0;
-    while at < steps.len() {
-        if let Some(earlier) = find_partner(world, &steps, at)
-            && let Some((merged, up)) = join(&steps, earlier, at)
+pub(super) fn merge(world: &World, steps: Vec<Step>) -> Vec<Step> {
+    let mut out: Vec<Step> = Vec::with_capacity(steps.len());
+    for step in steps {
+        out.push(step);
+        let mut at = out.len() - 1;
+        while let Some(earlier) = find_partner(world, &out, at)
+            && let Some((merged, up)) = join(&out, earlier, at)
         {
             if up {
-                steps[earlier].draft = Draft::Group(merged);
-                steps.remove(at);
-            } else {
-                steps[at].draft = Draft::Group(merged);
-                steps.remove(earlier);
+                out[earlier].draft = Draft::Group(merged);
+                out.pop();
+                break;
             }
             // The merged group may fit others that were refused before: look again from the same place.
-            at = at.saturating_sub(usize::from(!up));
-            continue;
+            out[at].draft = Draft::Group(merged);
+            out.remove(earlier);
+            at -= 1;
         }
-        at += 1;
     }
-    steps
+    out
 }
 
 /// The step's group, if it may get more results; a copy stays alone, since the plan may leave it out.

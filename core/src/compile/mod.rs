@@ -10,6 +10,7 @@ pub(crate) mod dump;
 mod expand;
 pub(crate) mod expr;
 pub(crate) mod fuse;
+mod hazards;
 pub(crate) mod key;
 mod label;
 pub(crate) mod layout;

@@ -94,24 +94,21 @@ pub(crate) fn plan(
     }
     // Largest first; the order of equals must not depend on a hash map's.
     leases.sort_by_key(|l| (std::cmp::Reverse(l.bytes), l.first, l.value));
-    let mut placed: Vec<(usize, usize, usize, usize)> = Vec::new();
-    for lease in &leases {
+    // By offset: the end, and when it is in use.
+    let mut placed: BTreeMap<(usize, usize), (usize, usize, usize)> = BTreeMap::new();
+    for (number, lease) in leases.iter().enumerate() {
         let bytes = lease.bytes.next_multiple_of(ALIGN);
-        let mut taken: Vec<(usize, usize)> = placed
-            .iter()
-            .filter(|(_, _, first, last)| *first <= lease.last && lease.first <= *last)
-            .map(|&(start, end, ..)| (start, end))
-            .collect();
-        taken.sort_unstable();
-        let offset =
-            taken.iter().fold(
-                (0, false),
-                |(at, done), &(start, end)| {
-                    if done || at + bytes <= start { (at, true) } else { (at.max(end), false) }
-                },
-            );
-        let offset = offset.0;
-        placed.push((offset, offset + bytes, lease.first, lease.last));
+        // The first gap between those that are in use at the same time.
+        let mut offset = 0;
+        for (&(start, _), &(end, first, last)) in &placed {
+            if offset + bytes <= start {
+                break;
+            }
+            if first <= lease.last && lease.first <= last {
+                offset = offset.max(end);
+            }
+        }
+        placed.insert((offset, number), (offset + bytes, lease.first, lease.last));
         plan.arena_bytes = plan.arena_bytes.max(offset + bytes);
         match lease.value {
             Some(id) => {
@@ -160,68 +157,4 @@ fn may_replace(bound: &Bound, steps: &[Step], id: Id, input: u32) -> Option<Take
         _ => true,
     });
     (stores_whole && same_place && !group.expr.is_row()).then_some(Takeover::Elementwise)
-}
-
-/// The steps each step must wait for: whoever wrote what it reads, and whoever used the memory it writes.
-pub(crate) fn dependencies(world: &World, steps: &[Step], partial_bytes: &[usize], plan: &Plan) -> Vec<Vec<u32>> {
-    #[derive(Clone, Copy)]
-    struct Use {
-        place: Place,
-        bytes: usize,
-        step: usize,
-        writes: bool,
-    }
-    let overlaps = |a: &Use, b: &Use| match (a.place, b.place) {
-        (Place::Arena(x), Place::Arena(y)) => x < y + b.bytes && y < x + a.bytes,
-        (x, y) => x == y,
-    };
-    let mut uses: Vec<Use> = Vec::new();
-    let mut out: Vec<Vec<u32>> = Vec::with_capacity(steps.len());
-    let fallible = |s: &Step| matches!(&s.draft, Draft::Kernel { kernel, .. } if kernel.is_fallible());
-    for (i, step) in steps.iter().enumerate() {
-        let mut mine: Vec<Use> = Vec::new();
-        if plan.idle[i] {
-            out.push(Vec::new());
-            continue;
-        }
-        let place = |id: Id| plan.place[&id];
-        let bytes = |id: Id| world.ty[id.index()].bytes().max(1);
-        mine.extend(step.reads().into_iter().map(|id| Use {
-            place: place(id),
-            bytes: bytes(id),
-            step: i,
-            writes: false,
-        }));
-        mine.extend(step.writes().into_iter().map(|id| Use {
-            place: place(id),
-            bytes: bytes(id),
-            step: i,
-            writes: true,
-        }));
-        if partial_bytes[i] > 0 {
-            mine.push(Use { place: Place::Arena(plan.partial[i].0), bytes: partial_bytes[i], step: i, writes: true });
-        }
-        let mut waits: Vec<u32> = Vec::new();
-        for m in &mine {
-            waits.extend(uses.iter().filter(|u| (u.writes || m.writes) && overlaps(u, m)).map(|u| u.step as u32));
-        }
-        // Nothing is updated in place before every check of the program has passed: a step is all or nothing.
-        if mine.iter().any(|m| m.writes && matches!(m.place, Place::Input(_))) {
-            waits.extend((0..steps.len()).filter(|&s| s != i && fallible(&steps[s])).map(|s| s as u32));
-        }
-        waits.sort_unstable();
-        waits.dedup();
-        // What a writer waited for, its readers need not wait for again: older uses of memory it covered are forgotten.
-        uses.retain(|u| !mine.iter().any(|m| m.writes && covers(m.place, m.bytes, u.place, u.bytes)));
-        uses.extend(mine);
-        out.push(waits);
-    }
-    out
-}
-
-fn covers(a: Place, a_bytes: usize, b: Place, b_bytes: usize) -> bool {
-    match (a, b) {
-        (Place::Arena(x), Place::Arena(y)) => x <= y && y + b_bytes <= x + a_bytes,
-        (x, y) => x == y,
-    }
 }

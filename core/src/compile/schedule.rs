@@ -4,6 +4,7 @@
 use super::assemble::Compiled;
 use super::dump::Dump;
 use super::fuse::Step as Drafted;
+use super::hazards::dependencies;
 use super::plan::{self, Bound, Place, Plan};
 use super::world::{Id, World};
 use crate::device::Kind;
@@ -39,14 +40,14 @@ pub(super) fn schedule(world: &World, part: &Part<'_>, dump: &mut Dump) -> Resul
     let compiled = Compiled::all(world, part)?;
     let partials = compiled.partial_bytes();
     let mut plan = plan::plan(world, steps, bound, &partials, outputs);
-    let mut waits = plan::dependencies(world, steps, &partials, &plan);
+    let mut waits = dependencies(world, steps, &partials, &plan);
     let mut order = topological(&waits);
     if order.is_none() {
         // A check depends on an updated value: then nothing is updated in place, and the new values are simply dropped
         // if it fails.
         let apart: Vec<(Id, Option<u32>)> = outputs.iter().map(|&(id, _)| (id, None)).collect();
         plan = plan::plan(world, steps, bound, &partials, &apart);
-        waits = plan::dependencies(world, steps, &partials, &plan);
+        waits = dependencies(world, steps, &partials, &plan);
         order = topological(&waits);
     }
     dump.plan("plan", world, &plan);
