@@ -1,10 +1,13 @@
-//! The developer's commands: `cargo xtask test|tidy|bench|gpu|golden`. Owns how the workspace is checked and measured;
-//! it runs cargo, Python and the bench binary as processes, and links no crate of the workspace.
+//! The developer's commands: `cargo xtask test|tidy|bench|gpu|instructions|golden`. Owns how the workspace is checked
+//! and measured; it runs cargo, Python, Valgrind and the bench binaries as processes, and links no crate of the
+//! workspace.
 
 mod artifacts;
 mod bench;
 mod golden;
 mod gpu;
+mod instructions;
+mod packages;
 mod process;
 mod test;
 mod tidy;
@@ -32,6 +35,8 @@ enum Command {
     Bench(bench::Args),
     /// All that a machine with a GPU is for: the Vulkan tests, the bench there, PyTorch on the same GPU, the record.
     Gpu(gpu::Args),
+    /// Count the instructions of small steps with Valgrind, and compare them with those that are kept.
+    Instructions(instructions::Args),
     /// Make the golden files again with PyTorch (`git diff --stat tests/golden` then shows what moved).
     Golden(golden::Args),
 }
@@ -55,6 +60,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Gpu(args) => gpu::run(&args),
+        Command::Instructions(args) => instructions::run(&args),
         Command::Golden(args) => golden::run(&args),
     };
     match done {

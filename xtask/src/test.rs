@@ -3,8 +3,9 @@
 use std::process::Command;
 use std::time::Instant;
 
+use crate::packages::{self, Part, in_path};
 use crate::process::{self, Counts, cargo};
-use crate::vulkan;
+use crate::{instructions, vulkan};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -23,7 +24,8 @@ struct Outcome {
 pub fn run(args: &Args) -> Result<(), String> {
     let started = Instant::now();
     let scratch = Scratch::new()?;
-    vulkan::install_missing();
+    let valgrind: Part = ("valgrind", "valgrind", || in_path("valgrind"));
+    packages::install_missing(vulkan::PARTS.into_iter().chain([valgrind]));
     let mut steps = vec![
         ("format", cargo(["fmt", "--all", "--check"])),
         ("lints", cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])),
@@ -40,6 +42,13 @@ pub fn run(args: &Args) -> Result<(), String> {
     for (name, command) in steps {
         println!("\n== {name}: {}", shown(&command));
         outcomes.push(measure(name, || process::run(command)));
+    }
+    if instructions::is_possible() {
+        println!("\n== instructions");
+        let counted = || instructions::run(&instructions::Args::default());
+        outcomes.push(measure("instructions", || counted().map(|()| Counts::default()).map_err(without_counts)));
+    } else {
+        println!("\nskipped: instructions are not counted without valgrind on Linux on x86-64");
     }
     summary(&outcomes, started.elapsed().as_secs_f64())
 }
