@@ -19,8 +19,11 @@ static AT_EXIT: OnceLock<(PathBuf, Profiler)> = OnceLock::new();
 /// The file that the environment names, if it can be written.
 pub(super) fn wanted() -> Result<Option<PathBuf>, String> {
     let Some(path) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(None) };
-    let path = PathBuf::from(path);
-    check(&path).map_err(|e| format!("{VARIABLE}={}: a trace cannot be written there: {e}", path.display()))?;
+    let said = PathBuf::from(&path);
+    let refused = |e: io::Error| format!("{VARIABLE}={}: a trace cannot be written there: {e}", said.display());
+    // The process may go to another folder meanwhile.
+    let path = std::path::absolute(path).map_err(refused)?;
+    check(&path).map_err(refused)?;
     Ok(Some(path))
 }
 
