@@ -54,7 +54,7 @@ fn cnn_ends_well_when_it_is_interrupted() {
 fn cnn_learns_in_half_precision() {
     for precision in ["bf16", "f16"] {
         let folder = Folder::new(&format!("cnn-{precision}"));
-        let output = folder.cnn(&["--drawn", "600", "--epochs", "2", "--precision", precision]);
+        let output = folder.cnn(&["--drawn", "600", "--epochs", "4", "--precision", precision]);
         assert!(succeeded(&output).contains(precision));
         assert!(accuracy(&folder.read("runs/cnn/metrics.jsonl")) > 0.7);
     }
