@@ -14,6 +14,8 @@ const KEPT: &str = "benches/instructions.txt";
 const MEASURED: &str = "tapeflow_measured";
 /// Instruction sets that Valgrind knows.
 const SETS: [&str; 2] = ["avx2", "baseline"];
+/// Which compiler the kept counts are of.
+const COMPILER: &str = "# Compiler: ";
 /// A count may grow by so much, in percent, before it is an error.
 const TOLERANCE: u64 = 5;
 
@@ -39,14 +41,28 @@ pub fn run(args: &Args) -> Result<(), String> {
     let arguments = ["build", "--release", "--package", "tapeflow-bench", "--bin", "instructions"];
     let program = crate::artifacts::program("instructions", &arguments)?;
     let found = count_all(&program)?;
+    let compiler = compiler()?;
     let path = crate::root().join(KEPT);
     if args.update {
-        std::fs::write(&path, text(&found)).map_err(|e| format!("{}: {e}", path.display()))?;
+        std::fs::write(&path, text(&compiler, &found)).map_err(|e| format!("{}: {e}", path.display()))?;
         println!("{} counts are kept in {KEPT}", found.len());
         return Ok(());
     }
     let kept = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    compare(&parse(&kept)?, &found)
+    let outcome = compare(&parse(&kept)?, &found);
+    match kept.lines().find_map(|line| line.strip_prefix(COMPILER)) {
+        Some(known) if known != compiler => {
+            println!("not compared: the kept counts are of {known}, this is {compiler}");
+            Ok(())
+        }
+        _ => outcome,
+    }
+}
+
+/// As it names itself: another one makes other code.
+fn compiler() -> Result<String, String> {
+    let output = Command::new("rustc").arg("--version").output().map_err(|e| format!("rustc --version: {e}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn count_all(program: &Path) -> Result<Counts, String> {
@@ -95,11 +111,12 @@ fn collected(said: &str) -> Option<u64> {
     said.lines().find_map(|line| line.split_once("Collected :")?.1.split_whitespace().next()?.parse().ok())
 }
 
-fn text(counts: &Counts) -> String {
+fn text(compiler: &str, counts: &Counts) -> String {
     let mut text = String::from("# Instructions of small steps: see benches/src/bin/instructions.rs.\n");
     text += "# Made by `cargo xtask instructions --update`; a count that grows by more than 5 % fails the checks.\n";
+    // Writing into a String cannot fail.
+    let _ = writeln!(text, "{COMPILER}{compiler}");
     for ((set, name), count) in counts {
-        // Writing into a String cannot fail.
         let _ = writeln!(text, "{set} {name} {count}");
     }
     text
@@ -156,7 +173,7 @@ mod tests {
 
     #[test]
     fn counts_survive_the_file() {
-        assert_eq!(parse(&text(&counts(17))), Ok(counts(17)));
+        assert_eq!(parse(&text("rustc 1.0.0", &counts(17))), Ok(counts(17)));
         assert!(parse("avx2 mlp_step many").unwrap_err().contains("mlp_step many"));
         assert!(parse("avx2 mlp_step 0").is_err());
     }
