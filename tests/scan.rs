@@ -271,7 +271,7 @@ fn a_captured_step_with_a_scan_goes_on_drawing_numbers() -> Result<()> {
             let mut kept = tapeflow::capture(&[&x], &mut step)?;
             (1..4).try_for_each(|_| kept.run(&[&x]))?;
         } else {
-            (0..4).try_for_each(|_| step(&[x.clone()]).map(drop))?;
+            (0..4).try_for_each(|_| step(std::slice::from_ref(&x)).map(drop))?;
         }
         Ok(w.tensor().to_vec::<f32>()?.iter().map(|v| v.to_bits()).collect())
     };
