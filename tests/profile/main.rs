@@ -153,3 +153,21 @@ fn the_table_names_kernels_and_the_floor() -> Result<()> {
     assert!(table.contains("floor of cpu: "), "{table}");
     Ok(())
 }
+
+#[test]
+fn kernels_of_a_scan_are_recorded_where_its_body_is() -> Result<()> {
+    let _alone = alone();
+    let net = Lstm::drawn(3, 4, 1, false, &Generator::new(1))?;
+    net.stamp_paths();
+    let x = Generator::new(2).randn([2, 6, 3]);
+    let once = || -> Result<Vec<f32>> { Ok(no_grad(|| net.forward(&x).to_vec::<f32>())?) };
+    once()?;
+    let (again, profile) = profile(|| (0..4).map(|_| once()).collect::<Result<Vec<_>>>());
+    assert_eq!(again?.len(), 4);
+    assert_eq!(profile.dropped_events(), 0);
+    let kernels = profile.kernels();
+    assert!(kernels.iter().any(|k| k.name == "matmul"), "{kernels:?}");
+    // The program is the same each time, and so is each of its kernels.
+    assert!(kernels.iter().all(|k| k.calls.is_multiple_of(4) && !k.site.is_empty()), "{kernels:?}");
+    Ok(())
+}

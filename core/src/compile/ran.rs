@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Request;
+use super::request::sites;
 use crate::buffer::Buffer;
 use crate::capture;
 use crate::error::Problem;
@@ -78,7 +79,7 @@ impl Ran {
             wanted,
             outputs: outputs.to_vec(),
             scalars: request.scalars.clone(),
-            sites: request.order.iter().map(|n| tape.site[n.index()]).collect(),
+            sites: sites(&tape, &request.order).into(),
             origins,
         }
     }

@@ -11,6 +11,7 @@ use super::world::{Id, Ids, World};
 use crate::buffer::Buffer;
 use crate::device::Kind;
 use crate::ops::detach::Detach;
+use crate::ops::scan::as_scan;
 use crate::profile::{Phase, Recorder, span};
 use crate::program::Program;
 use crate::tape::site::Site;
@@ -89,7 +90,7 @@ pub(super) fn collect(
         sites: Vec::new(),
     };
     if recorder.is_some() {
-        request.sites = request.order.iter().map(|n| tape.site[n.index()]).collect();
+        request.sites = sites(&tape, &request.order);
     }
     write_key(&tape, &mut request, asked, replaces, &donated);
     let found = key::find(&request.key);
@@ -123,6 +124,13 @@ pub(super) fn collect(
         }
     }
     Some((request, copied))
+}
+
+/// Where the nodes were recorded, by canonical number; those of scans' bodies are numbered behind all others.
+pub(super) fn sites(tape: &Locked, order: &[NodeId]) -> Vec<Site> {
+    let bodies = order.iter().filter_map(|n| as_scan(&tape.op[n.index()])).map(|scan| &scan.body);
+    let within = bodies.flat_map(|body| (0..body.size()).filter_map(|n| Some(body.node(n)?.site)));
+    order.iter().map(|n| tape.site[n.index()]).chain(within).collect()
 }
 
 /// The nodes reachable from `roots`, inputs first, and from every live tensor that depends on a donated leaf: those
