@@ -35,9 +35,6 @@ fn run(options: &Options) -> Result<(), Failure> {
     if let Some(threads) = options.threads {
         set_threads(threads).map_err(|e| Failure::Run(format!("{threads} threads could not be started: {e}")))?;
     }
-    // Ends as `exit` does, and not by the signal: what is written at the end of a process is written.
-    ctrlc::set_handler(|| std::process::exit(130))
-        .map_err(|e| Failure::Run(format!("cannot listen for Ctrl-C: {e}")))?;
     let profiler = options.profile.then(Profiler::start);
     options.device.scope(|| train::train(options))?;
     if let Some(profiler) = profiler {

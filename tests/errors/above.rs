@@ -22,6 +22,7 @@ fn nn_errors() -> Vec<(&'static str, NnCause, Expect)> {
               at tests/errors/above.rs"#]]),
         ("UnknownCharacter", || CharTokenizer::from_text("abc\n").encode("ab\nca?").map(drop), expect![[r#"encode: '?' (U+003F) at character 5 (line 2, column 3) is not in the vocabulary, which knows 4 characters: '\n' 'a'–'c'"#]]),
         ("UnknownToken", || CharTokenizer::from_text("abc").decode(&[0, 1, 3]).map(drop), expect!["decode: token 3 at position 2 is beyond the vocabulary of 3 tokens"]),
+        ("Tokenizer", || Err(Error::Tokenizer { action: "encode", reason: "no such token".into() }), expect!["encode: no such token"]),
         ("File", || tapeflow::checkpoint::load(&outer(), "/nonexistent/model.safetensors"), expect!["cannot read /nonexistent/model.safetensors: No such file or directory (os error 2)"]),
         ("Malformed", || {
             let path = folder("malformed").join("model.safetensors");

@@ -22,9 +22,7 @@ fn profile_prints_the_kernels_by_module() {
 #[test]
 fn a_trace_is_written_after_ctrl_c() {
     let folder = Folder::new("trace");
-    for (name, words, code) in
-        [("gpt", &["--config", "tiny", "--steps", "1000000"][..], 0), ("cnn", &["--epochs", "10000"], 130)]
-    {
+    for (name, words) in [("gpt", &["--config", "tiny", "--steps", "1000000"][..]), ("cnn", &["--epochs", "10000"])] {
         let mut command = example(name);
         command.args(words).current_dir(&folder.0).env("TAPEFLOW_PROFILE", format!("{name}.json"));
         let mut run = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
@@ -34,7 +32,7 @@ fn a_trace_is_written_after_ctrl_c() {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
-        assert_eq!(run.wait().unwrap().code(), Some(code), "{name}");
+        assert_eq!(run.wait().unwrap().code(), Some(0), "{name}");
         let trace: serde_json::Value = serde_json::from_str(&folder.read(&format!("{name}.json"))).unwrap();
         let events = trace["traceEvents"].as_array().unwrap();
         assert!(events.iter().any(|e| e["cat"] == "step" && e["name"] == "matmul"), "{name}");

@@ -170,7 +170,8 @@ fn compile(world: World, roots: &[Id], request: &Request) -> Result<Program, Fai
         let graph = crate::reference::Graph::new(world, &roots);
         return Ok(Program { checks, ..Program::interpreted(graph) });
     }
-    widen::widen(&mut world, &roots);
+    let (world, roots) = widen::widen(world, roots);
+    outputs.iter_mut().zip(&roots).for_each(|((id, _), &root)| *id = root);
     debug_assert_eq!(world.verify(), Ok(()), "after widen");
     let pass = span(recorder, Phase::Fuse);
     let steps = fuse::fuse(&world, &roots, FUSE.get()).map_err(|e| failed(&world, e))?;
