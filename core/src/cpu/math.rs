@@ -8,27 +8,13 @@
 
 use std::f64::consts as c64;
 
-use super::real::{Integer, Real};
+use super::real::{Integer, ROUND, Real, integer, power_of_two};
 
-/// Adding 1.5·2²³ rounds to an integer and leaves it in the low mantissa bits, without a float-to-int conversion.
-const ROUND: f32 = 12_582_912.0;
-/// The same for f64: 1.5·2⁵².
+/// Adding 1.5·2⁵² rounds to an integer and leaves it in the low mantissa bits, as [`ROUND`] does in f32.
 const ROUND64: f64 = 6_755_399_441_055_744.0;
 /// ln 2 in two parts; the first has 9 bits, so that its product with an exponent is exact.
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
-
-/// The integer that was rounded into `x + ROUND`.
-#[inline(always)]
-fn integer<R: Real>(shifted: R) -> R::Int {
-    shifted.bits().plus((ROUND.to_bits() as i32).wrapping_neg())
-}
-
-/// `2ᵏ` for `−126 <= k <= 127`.
-#[inline(always)]
-fn power_of_two<R: Real>(k: R::Int) -> R {
-    k.plus(127).shifted(23).float()
-}
 
 /// The value of a polynomial with coefficients `c`, the highest power's first. Horner's rule.
 #[inline(always)]
@@ -46,13 +32,6 @@ fn exp_tail<R: Real>(r: R) -> R {
     polynomial(r, &[0.000_199_143, 0.001_394_109_8, 0.008_333_273, 0.041_666_355, 0.166_666_67, 0.5])
 }
 
-/// `y · 2ᵏ` for `|k| <= 252`, rounded once where the result is subnormal.
-#[inline(always)]
-fn scale<R: Real>(y: R, k: R::Int) -> R {
-    let half = k.halved();
-    y * power_of_two::<R>(half) * power_of_two::<R>(k.minus(half))
-}
-
 /// `eˣ`
 #[inline(always)]
 pub fn exp<R: Real>(x: R) -> R {
@@ -61,7 +40,7 @@ pub fn exp<R: Real>(x: R) -> R {
     let k = shifted - R::of(ROUND);
     let r = x - k * R::of(LN2_HIGH) - k * R::of(LN2_LOW);
     let y = exp_tail(r) * (r * r) + r + R::of(1.0);
-    scale(y, integer(shifted))
+    y.scaled(shifted)
 }
 
 /// `2ˣ`
@@ -71,7 +50,7 @@ pub fn exp2<R: Real>(x: R) -> R {
     let shifted = x + R::of(ROUND);
     let r = (x - (shifted - R::of(ROUND))) * R::of(std::f32::consts::LN_2);
     let y = exp_tail(r) * (r * r) + r + R::of(1.0);
-    scale(y, integer(shifted))
+    y.scaled(shifted)
 }
 
 /// `eˣ − 1` for `−40 <= x <= 89`, without care for the smallest arguments.

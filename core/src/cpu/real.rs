@@ -2,6 +2,9 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
+/// Adding 1.5·2²³ rounds to an integer and leaves it in the low mantissa bits, without a float-to-int conversion.
+pub const ROUND: f32 = 12_582_912.0;
+
 /// What the formulas of f32 are written over: one number, or sixteen in a register of code that is being made
 /// (`code::record`). Constants are given by `of`.
 pub trait Real: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
@@ -25,6 +28,25 @@ pub trait Real: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Se
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
     /// Its bits.
     fn bits(self) -> Self::Int;
+    /// `self · 2ᵏ` for `|k| <= 252`, rounded once where the result is subnormal; `shifted` is `k + ROUND`.
+    #[inline(always)]
+    fn scaled(self, shifted: Self) -> Self {
+        let k = integer(shifted);
+        let half = k.halved();
+        self * power_of_two::<Self>(half) * power_of_two::<Self>(k.minus(half))
+    }
+}
+
+/// The integer that was rounded into `x + ROUND`.
+#[inline(always)]
+pub fn integer<R: Real>(shifted: R) -> R::Int {
+    shifted.bits().plus((ROUND.to_bits() as i32).wrapping_neg())
+}
+
+/// `2ᵏ` for `−126 <= k <= 127`.
+#[inline(always)]
+pub fn power_of_two<R: Real>(k: R::Int) -> R {
+    k.plus(127).shifted(23).float()
 }
 
 /// Wrapping arithmetic on the bits of a [`Real`].

@@ -135,6 +135,11 @@ impl Emitter {
                 // constant ? magnitude : sign
                 self.a.vpternlogd(ZMM[dst], ZMM[x], dword_bcst(rcx + constant), 0xd8)?;
             }
+            Micro::Scale(a, b) => {
+                let (x, k) = (self.get(body, a)?, self.get(body, b)?);
+                let dst = self.take(body, id, Kind::Vector)?;
+                self.a.vscalefps(ZMM[dst], ZMM[x], ZMM[k])?;
+            }
             Micro::Sqrt(a) => {
                 let x = self.get(body, a)?;
                 let dst = self.take(body, id, Kind::Vector)?;

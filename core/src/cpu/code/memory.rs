@@ -1,6 +1,15 @@
 //! Memory that can be executed: written first, then made executable, never both at once.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use memmap2::{Mmap, MmapMut};
+
+/// Functions that may be there at once: each has pages of its own, and systems bound how many mappings a process has
+/// (Linux: 65,530). What is beyond runs by primitives.
+const MOST: usize = 8192;
+
+/// How many there are.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// `(addresses, rows, cols, constants)`
 type Entry = unsafe extern "sysv64" fn(*const *mut u8, usize, usize, *const u32);
@@ -10,15 +19,35 @@ type Entry = unsafe extern "sysv64" fn(*const *mut u8, usize, usize, *const u32)
 pub struct Executable {
     map: Mmap,
     constants: Vec<u32>,
+    _counted: Counted,
+}
+
+/// One of the functions there are.
+#[derive(Debug)]
+struct Counted(&'static AtomicUsize);
+
+impl Counted {
+    fn new(live: &'static AtomicUsize, most: usize) -> Option<Counted> {
+        // Where there is no room, `counted` takes itself back.
+        let counted = Counted(live);
+        (live.fetch_add(1, Ordering::Relaxed) < most).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Executable {
     /// Copies machine code; `None` where the system gives no such memory.
     pub fn new(code: &[u8], constants: Vec<u32>) -> Option<Executable> {
+        let counted = Counted::new(&LIVE, MOST)?;
         let mut map = MmapMut::map_anon(code.len()).ok()?;
         map.copy_from_slice(code);
         let map = map.make_exec().inspect_err(|error| tracing::debug!(%error, "no executable memory")).ok()?;
-        Some(Executable { map, constants })
+        Some(Executable { map, constants, _counted: counted })
     }
 
     /// Calls it.
@@ -32,5 +61,19 @@ impl Executable {
             let entry = std::mem::transmute::<*const u8, Entry>(self.map.as_ptr());
             entry(addresses, rows, cols, self.constants.as_ptr());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_than_so_many_at_once() {
+        static LIVE: AtomicUsize = AtomicUsize::new(0);
+        let three: Vec<Counted> = std::iter::from_fn(|| Counted::new(&LIVE, 3)).collect();
+        assert_eq!((three.len(), LIVE.load(Ordering::Relaxed)), (3, 3));
+        drop(three);
+        assert!(Counted::new(&LIVE, 3).is_some());
     }
 }

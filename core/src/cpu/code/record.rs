@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::{Add, Div, Mul, Sub};
 
-use crate::cpu::real::{Integer, Real};
+use crate::cpu::real::{Integer, ROUND, Real};
 use crate::cpu::step::Slot;
 
 /// A micro-operation, by its place in a body; what others read is its result.
@@ -89,6 +89,8 @@ pub enum Micro {
     ShiftLeft(Id, u8),
     /// i32 shifted right.
     ShiftRight(Id, u8),
+    /// The first times two to the power of the second, which is whole.
+    Scale(Id, Id),
     /// The magnitude of the first with the sign of the second.
     CopySign(Id, Id),
     /// Of two vectors, to a mask.
@@ -132,6 +134,7 @@ impl Micro {
             Micro::Round(a, mode) => Micro::Round(f(a), mode),
             Micro::ShiftLeft(a, bits) => Micro::ShiftLeft(f(a), bits),
             Micro::ShiftRight(a, bits) => Micro::ShiftRight(f(a), bits),
+            Micro::Scale(a, b) => Micro::Scale(f(a), f(b)),
             Micro::CopySign(a, b) => Micro::CopySign(f(a), f(b)),
             Micro::Compare(relation, a, b) => Micro::Compare(relation, f(a), f(b)),
             Micro::Select(mask, a, b) => Micro::Select(f(mask), f(a), f(b)),
@@ -155,9 +158,11 @@ impl Micro {
             | Micro::Float(a)
             | Micro::Store(_, _, a)
             | Micro::Fold(_, a) => [Some(a), None, None],
-            Micro::Pair(_, a, b) | Micro::CopySign(a, b) | Micro::Compare(_, a, b) | Micro::Bits(_, a, b) => {
-                [Some(a), Some(b), None]
-            }
+            Micro::Pair(_, a, b)
+            | Micro::Scale(a, b)
+            | Micro::CopySign(a, b)
+            | Micro::Compare(_, a, b)
+            | Micro::Bits(_, a, b) => [Some(a), Some(b), None],
             Micro::MulAdd(a, b, c) | Micro::Select(a, b, c) => [Some(a), Some(b), Some(c)],
         }
     }
@@ -317,6 +322,10 @@ impl<'a> Real for Traced<'a> {
     }
     fn bits(self) -> TracedInt<'a> {
         TracedInt(self)
+    }
+    fn scaled(self, shifted: Self) -> Self {
+        let (recorder, id) = self.both(shifted - Traced::of(ROUND), Micro::Scale);
+        Traced::new(recorder, id)
     }
 }
 
