@@ -35,6 +35,7 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("cnn_train", nets::cnn),
     ("resnet20_train", nets::resnet20),
     ("xor_train", nets::xor),
+    ("xor_captured", nets::xor_captured),
     ("op_chain_16M", pointwise::chain),
     ("op_softmax", rows::softmax),
     ("op_layernorm_fwd", rows::layer_norm),

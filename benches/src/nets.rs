@@ -1,7 +1,7 @@
 //! Training steps of small networks: a classifier for 28 × 28 images, and the smallest net there is.
 
-use tapeflow::Result;
 use tapeflow::prelude::*;
+use tapeflow::{Result, capture};
 
 use crate::harness::Bench;
 
@@ -66,18 +66,35 @@ fn classifier(
 
 /// 2-4-1 with tanh on the four cases of XOR, mean squared error, plain gradient descent.
 pub fn xor(bench: &mut Bench, name: &str) -> Result<()> {
-    #[derive(Module)]
-    #[module(forward = |x| output(hidden(x).tanh()))]
-    struct Net {
-        hidden: Linear,
-        output: Linear,
-    }
-    let net = Net { hidden: Linear::new(2, 4)?, output: Linear::new(4, 1)? };
+    let (net, x, y) = xor_parts()?;
     let mut optimizer = Sgd::new(&net).learning_rate(0.1);
-    let x = Tensor::from_vec(vec![0f32, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0], [4, 2]);
-    let y = Tensor::from_vec(vec![0f32, 1.0, 1.0, 0.0], [4, 1]);
     bench.rate(name, "steps/s", 1.0, 100, || {
         let loss = net.forward(&x).mse_loss(&y);
         optimizer.step(loss.backward()?)
     })
+}
+
+/// The same step captured once as a program.
+pub fn xor_captured(bench: &mut Bench, name: &str) -> Result<()> {
+    let (net, x, y) = xor_parts()?;
+    let mut optimizer = Sgd::new(&net).learning_rate(0.1);
+    let mut step = capture(&[&x, &y], |batch| {
+        let loss = net.forward(&batch[0]).mse_loss(&batch[1]);
+        optimizer.step(loss.backward()?)?;
+        Ok::<_, tapeflow::Error>(vec![loss])
+    })?;
+    bench.rate(name, "steps/s", 1.0, 100, || Ok(step.run(&[&x, &y])?))
+}
+
+#[derive(Module)]
+#[module(forward = |x| output(hidden(x).tanh()))]
+struct Xor {
+    hidden: Linear,
+    output: Linear,
+}
+
+fn xor_parts() -> Result<(Xor, Tensor, Tensor)> {
+    let x = Tensor::from_vec(vec![0f32, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0], [4, 2]);
+    let y = Tensor::from_vec(vec![0f32, 1.0, 1.0, 0.0], [4, 1]);
+    Ok((Xor { hidden: Linear::new(2, 4)?, output: Linear::new(4, 1)? }, x, y))
 }
