@@ -174,7 +174,10 @@ fn runs_that_are_interrupted_or_killed_go_on_to_the_same_end() {
             break;
         }
         signal(&run, "-KILL");
-        assert!(!run.wait().unwrap().success());
+        if run.wait().unwrap().success() {
+            // It ended just before.
+            break;
+        }
         kills += 1;
         let steps = verified("killed");
         assert!(!steps.is_empty() && steps.len() <= 3, "{steps:?}");
