@@ -54,9 +54,10 @@ impl Mapped {
         if !about.is_file() {
             return Err(Error::malformed(path, "it is no file"));
         }
-        // SAFETY: the map is read-only, and nothing here writes to the file: checkpoints are written under another name
-        // and renamed, which leaves a mapped file as it is. That no other program changes or shortens it is what the
-        // documentation of this type asks for. How long the map is, the header is checked against below.
+        // Checkpoints are written under another name and renamed, which leaves a mapped file as it is, and how long the
+        // map is, the header is checked against below.
+        // SAFETY: the map is read-only, and nothing here writes to the file; that no other program changes or shortens
+        // it is what the documentation of this type asks for.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::file("map", path))?;
         let broken = |e| Error::malformed(path, format!("not a whole safetensors file: {e}"));
         let (length, header) = SafeTensors::read_metadata(&map).map_err(broken)?;
