@@ -36,6 +36,14 @@ fn a_setting_that_makes_no_sense_is_said() {
 }
 
 #[test]
+fn machine_code_is_made_or_not() {
+    let text = run_child("TAPEFLOW_JIT", "yes");
+    assert!(text.contains("TAPEFLOW_JIT=\"yes\" is neither 0 (no machine code) nor 1"), "{text}");
+    let text = run_child("TAPEFLOW_JIT", "0");
+    assert!(text.contains("outcome: Ok(())"), "{text}");
+}
+
+#[test]
 fn a_check_for_nan_names_what_made_the_first() {
     let text = run_child("TAPEFLOW_CHECK", "nan");
     // Nothing is wrong with what the child computes up to the lookup's index.

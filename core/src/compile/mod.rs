@@ -81,8 +81,9 @@ pub(crate) fn realize(asked: &[&Tensor], replaces: &[Option<NodeId>]) -> Result<
         capture::check_computing(asked)?;
     }
     let device = first.ty().device.0;
-    let checked = check::is_wanted().map_err(|problem| Error::new("check", problem, Site::here()))?;
-    let recorder = profile::recorder().map_err(|problem| Error::new("profile", problem, Site::here()))?;
+    let asked_at = |what, problem| Error::new(what, problem, tape::lock().site[first.node().index()]);
+    let checked = check::is_wanted().map_err(|problem| asked_at("check", problem))?;
+    let recorder = profile::recorder().map_err(|problem| asked_at("profile", problem))?;
     let recorder = recorder.as_ref();
     let _span = span(recorder, Phase::Realize);
     let Some((request, copied)) = collect(asked, replaces, device, checked, recorder) else { return Ok(None) };

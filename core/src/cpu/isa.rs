@@ -22,6 +22,9 @@ pub enum IsaError {
     /// Not a name we know.
     #[error("TAPEFLOW_ISA={0:?} is not an instruction set (avx512, avx2, neon, baseline)")]
     Unknown(String),
+    /// No setting of machine code.
+    #[error("TAPEFLOW_JIT={0:?} is neither 0 (no machine code) nor 1")]
+    Jit(String),
     /// This machine lacks it.
     #[error("this machine cannot run the instruction set {0}")]
     Unavailable(Isa),

@@ -52,7 +52,7 @@ pub fn lower(context: &Context<'_>, folds: &dyn Fn(Reduce, DType) -> Option<Fold
     }
     lowering.finish()?;
     let mut out = lowering.out;
-    code::fuse(&mut out, context);
+    code::fuse(&mut out, context)?;
     out.assign_registers();
     Ok(out)
 }

@@ -21,7 +21,7 @@ mod registers;
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-use super::isa::Isa;
+use super::isa::{Isa, IsaError};
 use super::lower::Context;
 use super::step::{Lowered, Slot, Step};
 
@@ -44,10 +44,15 @@ pub fn without<T>(f: impl FnOnce() -> T) -> T {
 }
 
 /// Whether code is made: not if `TAPEFLOW_JIT` is `0`.
-fn is_enabled(isa: Isa) -> bool {
-    static WANTED: OnceLock<bool> = OnceLock::new();
-    let wanted = *WANTED.get_or_init(|| std::env::var_os("TAPEFLOW_JIT").is_none_or(|value| value != "0"));
-    wanted && isa == Isa::Avx512 && ENABLED.get()
+fn is_enabled(isa: Isa) -> Result<bool, IsaError> {
+    static WANTED: OnceLock<Result<bool, IsaError>> = OnceLock::new();
+    let wanted = WANTED.get_or_init(|| match std::env::var_os("TAPEFLOW_JIT") {
+        None => Ok(true),
+        Some(value) if value.is_empty() || value == "1" => Ok(true),
+        Some(value) if value == "0" => Ok(false),
+        Some(value) => Err(IsaError::Jit(value.to_string_lossy().into_owned())),
+    });
+    Ok(wanted.clone()? && isa == Isa::Avx512 && ENABLED.get())
 }
 
 /// Compiled steps.
@@ -83,9 +88,12 @@ impl Code {
 
 /// Puts code in the place of runs of calls that can be compiled. Where it cannot be made (no executable memory), the
 /// calls stay.
-pub fn fuse(lowered: &mut Lowered, context: &Context<'_>) {
-    if !is_enabled(context.isa) {
-        return;
+///
+/// # Errors
+/// A setting that is none.
+pub fn fuse(lowered: &mut Lowered, context: &Context<'_>) -> Result<(), IsaError> {
+    if !is_enabled(context.isa)? {
+        return Ok(());
     }
     // Loads depend on nothing, and nothing of the tile depends on folds and scatters: calls become neighbours.
     let (mut loads, mut calls, mut sinks) = (Vec::new(), Vec::new(), Vec::new());
@@ -114,6 +122,7 @@ pub fn fuse(lowered: &mut Lowered, context: &Context<'_>) {
     }
     body.extend(sinks);
     lowered.body = body;
+    Ok(())
 }
 
 #[cfg(target_arch = "x86_64")]
