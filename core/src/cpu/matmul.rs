@@ -17,6 +17,7 @@ use super::isa::Isa;
 use super::micro::{Element, Micro, Tile, fuses};
 use super::pack::Columns;
 use super::space::{Walk, product};
+use super::thin::Thin;
 use super::tiny::Plain;
 use super::vector::{Call, Primitive, select};
 use super::windows::{Lines, Panel, Side, pack_lines};
@@ -44,6 +45,11 @@ pub const DEPTH: usize = 128;
 const HEIGHT: usize = 1024;
 /// The same where `a` lies along several axes, so that its rows are packed.
 const LINES: usize = 256;
+/// Bytes of `b` in a block of a thin product, about, at least; a product has up to `PORTIONS` blocks of more.
+const PORTION: usize = 64 << 10;
+const PORTIONS: usize = 16;
+/// Their columns are multiples of this.
+const PASSING: usize = 128;
 /// An operand `b` of at most so many bytes is not worth packing if its columns lie side by side.
 const SMALL: usize = 16 << 10;
 
@@ -81,6 +87,8 @@ pub(super) struct MatmulKernel<T: 'static> {
     per: usize,
     /// The plain loops, if they are to be used.
     tiny: Option<Primitive>,
+    /// Whether `b` passes through registers, packed nowhere.
+    thin: bool,
     micro: &'static Micro<T>,
 }
 
@@ -126,6 +134,12 @@ fn grid(m: usize, n: usize, k: usize, b_lies_well: bool) -> [(usize, usize); 2] 
     best.0
 }
 
+/// The blocks of a thin product: long runs of memory, enough of them for threads to share them evenly.
+fn portions(m: usize, n: usize, column: usize) -> [(usize, usize); 2] {
+    let bytes = n.saturating_mul(column);
+    [(m, 1), part(n, (bytes / PORTION).clamp(1, PORTIONS), PASSING)]
+}
+
 impl<T: Element> MatmulKernel<T> {
     pub(super) fn new(matmul: &Matmul, isa: Isa) -> Self {
         let merged = matmul.merged();
@@ -158,7 +172,13 @@ impl<T: Element> MatmulKernel<T> {
         }
         let items = product(&batch);
         let work = (m + PACKING).saturating_mul(n).saturating_mul(k);
-        let [rows, cols] = grid(m, n, k, b.plain.is_some_and(|(col, _)| col == 1));
+        let micro = T::micro(isa);
+        let passes = b.plain.is_some_and(|(col, row)| row == 1 || col == 1);
+        let thin = passes && a.plain.is_some() && m <= micro.height();
+        let [rows, cols] = match thin {
+            true => portions(m, n, k * size_of::<T>()),
+            false => grid(m, n, k, b.plain.is_some_and(|(col, _)| col == 1)),
+        };
         let per = match rows.1 * cols.1 {
             1 => (SPLIT_WORK / 2 / work.max(m.saturating_mul(n)).max(1)).clamp(1, items.max(1)),
             _ => 1,
@@ -169,8 +189,7 @@ impl<T: Element> MatmulKernel<T> {
             true => select::<Plain<T, true>>(isa),
             false => select::<Plain<T, false>>(isa),
         });
-        let micro = T::micro(isa);
-        MatmulKernel { m, n, k, items, a, b, block: (rows.0, cols.0), blocks: (rows.1, cols.1), per, tiny, micro }
+        MatmulKernel { m, n, k, items, a, b, block: (rows.0, cols.0), blocks: (rows.1, cols.1), per, tiny, thin, micro }
     }
 
     /// `(m, n, k)` of an item.
@@ -185,7 +204,7 @@ impl<T: Element> MatmulKernel<T> {
 
     /// The same for `multiply` alone, whatever the size, with operands that lie so from line to line and term to term.
     pub(super) fn in_panels(mut self, (a, b): ((isize, isize), (isize, isize))) -> Self {
-        (self.a.plain, self.b.plain, self.tiny) = (Some(a), Some(b), None);
+        (self.a.plain, self.b.plain, self.tiny, self.thin) = (Some(a), Some(b), None, false);
         self
     }
 }
@@ -228,6 +247,12 @@ impl<T: Element> Executable for MatmulKernel<T> {
                         let product = Product { m, n, k, a: (a_row, a_col), b: (b_row, b_col), pitch };
                         let src = [a.cast::<u8>().cast_const(), b.cast(), (&raw const product).cast()];
                         tiny(&Call { dst: c.cast(), src, step: [0; 3], rows: 1, cols: 1 });
+                    }
+                    (_, Some((a_row, a_col)), Some(b_step)) if self.thin => {
+                        let (a, b) = (a.cast_const(), b.offset(j as isize * b_step.0).cast_const());
+                        let (k, depth, pitch) = (self.k, depth(self.k), self.n);
+                        let product = Thin { k, depth, a, a_step: (a_row, a_col), b, b_step, cols, c, pitch };
+                        (self.micro.thin[rows - 1])(&product);
                     }
                     _ => {
                         let (rows, cols) = ((i, rows), (j, cols));

@@ -6,6 +6,7 @@
 
 use super::isa::Isa;
 use super::pack::{self, Columns};
+use super::thin::{Thin, ThinFn};
 use super::windows::{self, Panel};
 
 /// A tile of the result: `c[r, j] = Σ a[r, p] · b[p, j]`, or `+=`.
@@ -41,6 +42,8 @@ pub struct Micro<T: 'static> {
     pub lanes: usize,
     /// `tiles[w - 1][r - 1]` computes `r` rows of `w` vectors.
     pub tiles: &'static [&'static [TileFn<T>]],
+    /// `thin[r - 1]` computes `r` rows with what passes by of `b`.
+    pub thin: &'static [ThinFn<T>],
     /// Packs a panel of `b`.
     pub columns: unsafe fn(&Columns<T>),
     /// Packs a panel of `b` that lies along several axes.
@@ -89,6 +92,9 @@ pub trait Vector: Copy {
     /// Asks for the cache line at any address.
     #[inline(always)]
     fn prefetch(_at: *const Self::Element) {}
+    /// The same, into the second-level cache only.
+    #[inline(always)]
+    fn prefetch_far(_at: *const Self::Element) {}
     /// `self + a · b`, fused where the instruction set does so.
     ///
     /// # Safety
@@ -164,6 +170,11 @@ macro_rules! tiles {
     (@ [$($r:literal)*] $w:literal) => { &[$(tile::<$r, $w>),*] };
 }
 
+/// The thin products of these rows.
+macro_rules! thins {
+    ([$($r:literal)*]) => { &[$(thin::<$r>),*] };
+}
+
 /// A module with the `MICRO` of a vector type.
 macro_rules! micro {
     ($name:ident, $vector:ty, $element:ty, $rows:tt, [$($w:literal)*] $(, $feature:literal)?) => {
@@ -174,6 +185,12 @@ macro_rules! micro {
             unsafe fn tile<const R: usize, const W: usize>(tile: &Tile<$element>) {
                 // SAFETY: as our caller promised.
                 unsafe { super::tile::<$vector, R, W>(tile) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn thin<const R: usize>(product: &Thin<$element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::thin::thin::<$vector, R>(product) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -189,7 +206,7 @@ macro_rules! micro {
             }
 
             pub static MICRO: Micro<$element> =
-                Micro { lanes: <$vector>::LANES, tiles: tiles!($rows $($w)*), columns, windows };
+                Micro { lanes: <$vector>::LANES, tiles: tiles!($rows $($w)*), thin: thins!($rows), columns, windows };
         }
     };
 }
@@ -335,6 +352,11 @@ mod x86 {
                 fn prefetch(at: *const $t) {
                     // SAFETY: a prefetch of any address is allowed, and every x86-64 has it.
                     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+                }
+                #[inline(always)]
+                fn prefetch_far(at: *const $t) {
+                    // SAFETY: as for `prefetch`.
+                    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
                 }
                 #[inline(always)]
                 unsafe fn plus(self, other: Self) -> Self {

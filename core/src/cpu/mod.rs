@@ -24,6 +24,7 @@ mod step;
 mod table;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod tile;
 mod tiny;
 mod vector;

@@ -201,6 +201,35 @@ fn bits_do_not_depend_on_the_cut() {
     }
 }
 
+/// A product of few rows reads `b` as it passes by: its rows are those of a large one, bit for bit.
+#[test]
+fn few_rows_have_the_bits_of_many() {
+    let mut rng = Rng(36);
+    for (isa, dtype) in isas().into_iter().flat_map(|isa| [(isa, DType::F32), (isa, DType::F64)]) {
+        for (m, n, k) in [(21, 300, 70), (12, 131, 513), (30, 16, 257), (40, 1, 130)] {
+            for turned in [false, true] {
+                let (a, a_len) = layout(&[], m, k, false, false);
+                let (b, b_len) = layout(&[], k, n, turned, false);
+                let mut buffers = [
+                    Buffer::random(&mut rng, dtype, a_len, false),
+                    Buffer::random(&mut rng, dtype, b_len, false),
+                    Buffer::new(dtype, m * n),
+                ];
+                let whole = matmul(dtype, &[], [m, n, k], a.clone(), b.clone());
+                run(&*compile(Kernel::Matmul(whole.clone()), isa), &mut buffers, &[]).unwrap();
+                let expected = bits(&buffers[2]);
+                for rows in 1..=9 {
+                    let mut part = Matmul { m: smallvec![rows], ..whole.clone() };
+                    part.a.offset += 3 * a.strides[0];
+                    buffers[2] = Buffer::new(dtype, rows * n);
+                    run(&*compile(Kernel::Matmul(part), isa), &mut buffers, &[]).unwrap();
+                    assert_eq!(bits(&buffers[2]), expected[3 * n..][..rows * n], "{rows} of {whole:?} on {isa}");
+                }
+            }
+        }
+    }
+}
+
 /// A batch axis that only one operand has is many products, or one with more rows; the bits are the same.
 #[test]
 fn bits_do_not_depend_on_the_batch() {
