@@ -29,6 +29,33 @@ pub struct Options {
     pub device: String,
 }
 
+/// The least that one unit of a measurement takes on any machine: operations (multiplications and additions) and bytes
+/// from and to memory, both as 10⁹. The unit is a call where time is measured, and one of the unit of a rate.
+#[derive(Clone, Copy, Default)]
+pub struct Floor {
+    /// Operations.
+    pub gflop: f64,
+    /// Bytes, each operand read once and each result written once; 0 where operations take longer.
+    pub gb: f64,
+}
+
+impl Floor {
+    /// Operations alone.
+    pub fn operations(count: f64) -> Floor {
+        Floor { gflop: count / 1e9, gb: 0.0 }
+    }
+
+    /// Bytes alone.
+    pub fn bytes(count: f64) -> Floor {
+        Floor { gflop: 0.0, gb: count / 1e9 }
+    }
+
+    /// As members of a line.
+    fn members(self) -> impl Iterator<Item = (&'static str, f64)> {
+        [("floor_gflop", self.gflop), ("floor_gb", self.gb)].into_iter().filter(|(_, amount)| *amount > 0.0)
+    }
+}
+
 pub struct Bench {
     options: Options,
     device: Device,
@@ -56,6 +83,7 @@ impl Bench {
     pub fn ms<E>(
         &mut self,
         workload: &str,
+        floor: Floor,
         f: impl FnMut() -> std::result::Result<(), E>,
         per_call: &[(&str, f64)],
     ) -> Result<()>
@@ -64,7 +92,8 @@ impl Bench {
     {
         let seconds = self.times(f, 1)?;
         let middle = median(&seconds);
-        let extras: Vec<_> = per_call.iter().map(|&(name, work)| (name, work / middle)).collect();
+        let mut extras: Vec<(&str, f64)> = per_call.iter().map(|&(name, work)| (name, work / middle)).collect();
+        floor.members().for_each(|member| extras.push(member));
         self.emit(workload, "time", "ms", &seconds.iter().map(|s| s * 1e3).collect::<Vec<_>>(), &extras);
         Ok(())
     }
@@ -73,7 +102,7 @@ impl Bench {
     pub fn rate<E>(
         &mut self,
         workload: &str,
-        unit: &str,
+        (unit, floor): (&str, Floor),
         work: f64,
         inner: usize,
         f: impl FnMut() -> std::result::Result<(), E>,
@@ -82,7 +111,8 @@ impl Bench {
         tapeflow::Error: From<E>,
     {
         let seconds = self.times(f, inner)?;
-        self.emit(workload, "throughput", unit, &seconds.iter().map(|s| work / s).collect::<Vec<_>>(), &[]);
+        let rates: Vec<f64> = seconds.iter().map(|s| work / s).collect();
+        self.emit(workload, "throughput", unit, &rates, &floor.members().collect::<Vec<_>>());
         Ok(())
     }
 

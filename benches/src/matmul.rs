@@ -3,7 +3,7 @@
 use tapeflow::Result;
 use tapeflow::prelude::*;
 
-use crate::harness::Bench;
+use crate::harness::{Bench, Floor};
 
 /// `sgemm_N`: GFLOP/s of one product of two N × N matrices.
 pub fn sgemm(bench: &mut Bench, name: &str) -> Result<()> {
@@ -12,5 +12,6 @@ pub fn sgemm(bench: &mut Bench, name: &str) -> Result<()> {
     let (a, b) = (generator.randn([n, n]), generator.randn([n, n]));
     Tensor::realize_all(&[&a, &b])?;
     let work = 2.0 * (n as f64).powi(3) / 1e9;
-    bench.rate(name, "GFLOP/s", work, (1024 / n).pow(3).max(1), || a.matmul(&b).realize())
+    let unit = ("GFLOP/s", Floor { gflop: 1.0, gb: 0.0 });
+    bench.rate(name, unit, work, (1024 / n).pow(3).max(1), || a.matmul(&b).realize())
 }

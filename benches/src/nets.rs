@@ -3,7 +3,7 @@
 use tapeflow::prelude::*;
 use tapeflow::{Result, capture};
 
-use crate::harness::Bench;
+use crate::harness::{Bench, Floor};
 
 /// 784-512-512-10 with ReLU on a batch of 128, cross-entropy, Adam.
 pub fn mlp(bench: &mut Bench, name: &str) -> Result<()> {
@@ -16,7 +16,8 @@ pub fn mlp(bench: &mut Bench, name: &str) -> Result<()> {
     }
     let net = Net { fc_1: Linear::new(784, 512)?, fc_2: Linear::new(512, 512)?, fc_3: Linear::new(512, 10)? };
     let optimizer = Adam::new(&net).learning_rate(1e-3);
-    classifier(bench, name, &net, optimizer, &[128, 784])
+    let products = 128 * (2 * 784 * 512 + 3 * (512 * 512 + 512 * 10));
+    classifier(bench, name, Floor::operations(2.0 * products as f64), &net, optimizer, &[128, 784])
 }
 
 /// Two 3 × 3 convolutions to 32 and 64 channels with pools, and two affine maps, on a batch of 64 images; Adam.
@@ -33,20 +34,28 @@ pub fn cnn(bench: &mut Bench, name: &str) -> Result<()> {
         Sequential((Linear::new(3136, 128)?, Relu, Linear::new(128, 10)?)),
     ));
     let optimizer = Adam::new(&net).learning_rate(1e-3);
-    classifier(bench, name, &net, optimizer, &[64, 1, 28, 28])
+    let (first, second) = (28 * 28 * 9 * 32, 14 * 14 * 9 * 32 * 64);
+    let products = 64 * (2 * first + 3 * (second + 3136 * 128 + 128 * 10));
+    classifier(bench, name, Floor::operations(2.0 * products as f64), &net, optimizer, &[64, 1, 28, 28])
 }
 
 /// ResNet-20 on a batch of 64 images of 32 × 32; gradient descent with momentum.
 pub fn resnet20(bench: &mut Bench, name: &str) -> Result<()> {
     let net = ResNet20::new(3, 10, &Generator::new(1))?;
     let optimizer = Sgd::new(&net).learning_rate(0.1).momentum(0.9);
-    classifier(bench, name, &net, optimizer, &[64, 3, 32, 32])
+    // Seven convolutions on 32 × 32 places but for the first, 16 channels each; then half the places and twice the
+    // channels, twice: each layer as much work as the one before, half in those that change from one to the other.
+    let (first, layer) = (32 * 32 * 27 * 16, 32 * 32 * 9 * 16 * 16u64);
+    let products = 64 * (2 * first + 3 * (6 * layer + 2 * (5 * layer + layer / 2) + 64 * 10));
+    classifier(bench, name, Floor::operations(2.0 * products as f64), &net, optimizer, &[64, 3, 32, 32])
 }
 
-/// Training steps of a classifier with 10 classes on one random batch.
+/// Training steps of a classifier with 10 classes on one random batch. The floor: every product forward, and twice
+/// backward but where the input needs no gradient.
 fn classifier(
     bench: &mut Bench,
     name: &str,
+    floor: Floor,
     net: &(impl Module + Forward),
     mut optimizer: impl Optimizer,
     shape: &[usize],
@@ -56,6 +65,7 @@ fn classifier(
     Tensor::realize_all(&[&x, &y])?;
     bench.ms(
         name,
+        floor,
         || {
             let loss = net.forward(&x).cross_entropy(&y);
             optimizer.step(loss.backward()?)
@@ -68,7 +78,7 @@ fn classifier(
 pub fn xor(bench: &mut Bench, name: &str) -> Result<()> {
     let (net, x, y) = xor_parts()?;
     let mut optimizer = Sgd::new(&net).learning_rate(0.1);
-    bench.rate(name, "steps/s", 1.0, 100, || {
+    bench.rate(name, ("steps/s", Floor::default()), 1.0, 100, || {
         let loss = net.forward(&x).mse_loss(&y);
         optimizer.step(loss.backward()?)
     })
@@ -83,7 +93,7 @@ pub fn xor_captured(bench: &mut Bench, name: &str) -> Result<()> {
         optimizer.step(loss.backward()?)?;
         Ok::<_, tapeflow::Error>(vec![loss])
     })?;
-    bench.rate(name, "steps/s", 1.0, 100, || step.run(&[&x, &y]))
+    bench.rate(name, ("steps/s", Floor::default()), 1.0, 100, || step.run(&[&x, &y]))
 }
 
 #[derive(Module)]

@@ -3,7 +3,7 @@
 use tapeflow::prelude::*;
 use tapeflow::{Result, grad_with};
 
-use crate::harness::Bench;
+use crate::harness::{Bench, Floor};
 
 /// Read once, written once.
 fn gigabytes(shape: [usize; 2]) -> f64 {
@@ -15,7 +15,8 @@ pub fn softmax(bench: &mut Bench, name: &str) -> Result<()> {
     let shape = [4096, 1024];
     let x = Generator::new(0).randn(shape);
     x.realize()?;
-    no_grad(|| bench.ms(name, || x.softmax(-1).realize(), &[("gb_per_s", gigabytes(shape))]))
+    let gb = gigabytes(shape);
+    no_grad(|| bench.ms(name, Floor { gflop: 0.0, gb }, || x.softmax(-1).realize(), &[("gb_per_s", gb)]))
 }
 
 const NORMALISED: [usize; 2] = [4096, 768];
@@ -23,7 +24,9 @@ const NORMALISED: [usize; 2] = [4096, 768];
 /// Over rows of 768, with weight and bias.
 pub fn layer_norm(bench: &mut Bench, name: &str) -> Result<()> {
     let (x, w, b) = layer_norm_inputs()?;
-    no_grad(|| bench.ms(name, || x.layer_norm(&w, Some(&b), 1e-5).realize(), &[("gb_per_s", gigabytes(NORMALISED))]))
+    let gb = gigabytes(NORMALISED);
+    let normalise = || x.layer_norm(&w, Some(&b), 1e-5).realize();
+    no_grad(|| bench.ms(name, Floor { gflop: 0.0, gb }, normalise, &[("gb_per_s", gb)]))
 }
 
 /// The same with the gradients of all three inputs.
@@ -31,8 +34,11 @@ pub fn layer_norm_backward(bench: &mut Bench, name: &str) -> Result<()> {
     let (x, w, b) = layer_norm_inputs()?;
     let cotangent = Generator::new(1).randn(NORMALISED);
     cotangent.realize()?;
+    // The input and the cotangent are read, the input's gradient is written; nobody asks for the result itself.
+    let floor = Floor { gflop: 0.0, gb: 1.5 * gigabytes(NORMALISED) };
     bench.ms(
         name,
+        floor,
         || {
             let y = x.layer_norm(&w, Some(&b), 1e-5);
             let gradients = grad_with(&y, Some(&cotangent), &[&x, &w, &b])?;

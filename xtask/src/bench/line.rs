@@ -18,6 +18,10 @@ pub struct Line {
     pub device_name: Option<String>,
     /// CPUs that something else kept busy meanwhile.
     pub other_cpus: f64,
+    /// Peak of resident memory of the process, in MiB.
+    pub rss_mb: Option<f64>,
+    /// The least that a unit of the metric takes: operations and bytes, as 10⁹; 0 where nothing is said.
+    pub floor: (f64, f64),
 }
 
 impl Line {
@@ -39,6 +43,8 @@ impl Line {
             device: word("device").unwrap_or_else(|| "cpu".to_owned()),
             device_name: word("device_name"),
             other_cpus: number("other_cpus").unwrap_or(0.0),
+            rss_mb: number("rss_mb"),
+            floor: (number("floor_gflop").unwrap_or(0.0), number("floor_gb").unwrap_or(0.0)),
         })
     }
 
@@ -105,6 +111,7 @@ mod tests {
         assert_eq!((line.system.as_str(), line.median, line.threads), ("torch-eager", 2763.9, 2));
         assert_eq!((line.unit.as_str(), line.other_cpus, line.is_time()), ("steps/s", 0.02, false));
         assert!(line.is_on_cpu() && line.device_name.is_none());
+        assert_eq!((line.rss_mb, line.floor), (Some(35.0), (0.0, 0.0)));
         let text = text.replace("\"rss_mb\"", "\"device\": \"vulkan:0\", \"device_name\": \"A (B, C)\", \"rss_mb\"");
         let line = Line::parse(&text).unwrap();
         assert_eq!((line.device.as_str(), line.device_name.as_deref()), ("vulkan:0", Some("A (B, C)")));

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::machine;
+use super::peak::Peak;
 use super::table::{Row, Table};
 
 const HEAD: &str = "\
@@ -14,7 +15,8 @@ Written by `cargo xtask bench NAME… --peers PYTHON --record`, newest last. `me
 medians, `best` the best single iteration; systems took turns in every round. Ratios are of the values (for times less
 is better, for rates more), against PyTorch's best variant with as many threads and on the same kind of device, the
 processor or a GPU; PyTorch runs with a tuned heap (kept, huge pages), tapeflow with the system's default. A row with
-`other CPUs` above 0.1 was disturbed.
+`other CPUs` above 0.1 was disturbed. `of floor`: the least time that the workload's operations or bytes take at the
+peak of the processor and its memory, by the peers' `peak.c`, over the median. `peak MiB`: resident memory of the process.
 ";
 
 /// What was measured: the commit, and the compiler that built it.
@@ -34,7 +36,8 @@ impl Origin {
     }
 }
 
-pub fn append(path: &Path, note: &str, rows: &[Row], origin: &Origin) -> io::Result<()> {
+pub fn append(path: &Path, note: &str, table: &Table<'_>, origin: &Origin) -> io::Result<()> {
+    let &Table(rows, peak) = table;
     let new = !path.exists();
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     if new {
@@ -67,7 +70,10 @@ pub fn append(path: &Path, note: &str, rows: &[Row], origin: &Origin) -> io::Res
         origin.commit,
         rows.first().map_or(0, |r| r.lines.len())
     )?;
-    write!(file, "\n{}", Table(rows))
+    if let Some(Peak { gflops, gigabytes_per_second }) = peak {
+        writeln!(file, "Floors by peak.c before and after: {gflops:.0} GFLOP/s, {gigabytes_per_second:.1} GB/s.")?;
+    }
+    write!(file, "\n{table}")
 }
 
 #[cfg(test)]
@@ -84,8 +90,8 @@ mod tests {
         let rows = [Row { lines: vec![Line::parse(text).unwrap()] }];
         let path = std::env::temp_dir().join(format!("tapeflow-record-{}.md", std::process::id()));
         let origin = Origin { commit: "abc".into(), rustc: "rustc 1".into() };
-        append(&path, "a note", &rows, &origin).unwrap();
-        append(&path, "", &rows, &origin).unwrap();
+        append(&path, "a note", &Table(&rows, None), &origin).unwrap();
+        append(&path, "", &Table(&rows, None), &origin).unwrap();
         let found = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(found.matches("# Bench record\n").count(), 1);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::line::Line;
+use super::peak::Peak;
 
 /// The rounds of one workload on one system with one number of threads.
 pub struct Row {
@@ -79,8 +80,21 @@ impl Row {
         Some(self.speed_over(one))
     }
 
+    /// The largest peak of resident memory of all rounds, in MiB.
+    fn memory(&self) -> Option<f64> {
+        self.lines.iter().filter_map(|line| line.rss_mb).reduce(f64::max)
+    }
+
+    /// Which share of the processor's floor the median reaches: 1 could not be faster.
+    fn share(&self, peak: Option<&Peak>) -> Option<f64> {
+        let own = self.first();
+        let seconds = peak.filter(|_| own.is_on_cpu())?.seconds(own.floor)?;
+        let per_unit = if own.is_time() { self.median() / 1e3 } else { 1.0 / self.median() };
+        Some(seconds / per_unit)
+    }
+
     /// What a table shows of it; `COLUMNS` names the cells.
-    fn cells(&self, rows: &[Row]) -> [String; COLUMNS.len()] {
+    fn cells(&self, rows: &[Row], peak: Option<&Peak>) -> [String; COLUMNS.len()] {
         let own = self.first();
         [
             own.workload.clone(),
@@ -90,22 +104,36 @@ impl Row {
             format!("{} {}", own.shown(self.median()), own.unit),
             own.shown(self.best()),
             self.against_peers(rows).unwrap_or_default(),
+            self.share(peak).map(|share| format!("{:.0} %", share * 100.0)).unwrap_or_default(),
+            self.memory().map(|mebibytes| format!("{mebibytes:.0}")).unwrap_or_default(),
             self.scaling(rows).map(|s| format!("{s:.2}×")).unwrap_or_default(),
             format!("{:.2}", self.other_cpus()),
         ]
     }
 }
 
-const COLUMNS: [&str; 9] =
-    ["workload", "system", "device", "threads", "median", "best", "ours / best PyTorch", "over 1 thread", "other CPUs"];
+const COLUMNS: [&str; 11] = [
+    "workload",
+    "system",
+    "device",
+    "threads",
+    "median",
+    "best",
+    "ours / best PyTorch",
+    "of floor",
+    "peak MiB",
+    "over 1 thread",
+    "other CPUs",
+];
 
-/// Shown as a Markdown table, padded so that it reads in a terminal too.
-pub struct Table<'a>(pub &'a [Row]);
+/// Shown as a Markdown table, padded so that it reads in a terminal too; with what the processor can do, if that was
+/// measured.
+pub struct Table<'a>(pub &'a [Row], pub Option<&'a Peak>);
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = COLUMNS.map(str::to_owned);
-        let body: Vec<_> = self.0.iter().map(|row| row.cells(self.0)).collect();
+        let body: Vec<_> = self.0.iter().map(|row| row.cells(self.0, self.1)).collect();
         let all = || std::iter::once(&header).chain(&body);
         let widths: Vec<_> =
             (0..COLUMNS.len()).map(|c| all().map(|cells| cells[c].chars().count()).max().unwrap_or(0)).collect();
@@ -154,6 +182,8 @@ mod tests {
             device: "cpu".into(),
             device_name: None,
             other_cpus: 0.0,
+            rss_mb: None,
+            floor: (2.0, 0.1),
         };
         Row { lines: medians.iter().map(line).collect() }
     }
@@ -199,6 +229,17 @@ mod tests {
             [row("tapeflow", 1, "time", &[30.0]), row("a", 1, "time", &[90.0]), row("tapeflow", 2, "time", &[20.0])];
         assert_eq!(rows[2].scaling(&rows), Some(1.5));
         assert_eq!(rows[0].scaling(&rows), None);
+    }
+
+    #[test]
+    fn shares_are_of_the_higher_ceiling() {
+        let peak = Peak { gflops: 400.0, gigabytes_per_second: 40.0 };
+        let share = |row: &Row| row.share(Some(&peak)).map(|share| (share * 1000.0).round());
+        let mut time = row("tapeflow", 2, "time", &[10.0]); // 2 Gflop take 5 ms, 0.1 GB 2.5 ms
+        assert_eq!(share(&time), Some(500.0));
+        assert_eq!(share(&row("tapeflow", 2, "rate", &[100.0])), Some(500.0));
+        time.lines[0].floor = (0.0, 0.0);
+        assert_eq!((share(&time), time.share(None)), (None, None));
     }
 
     #[test]

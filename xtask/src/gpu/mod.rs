@@ -81,10 +81,10 @@ pub fn run(args: &Args) -> Result<(), String> {
     if !args.skip_bench {
         let (rows, failed) = measure(args, &kit, device.name, peers.as_ref())?;
         failures.extend(failed);
-        print!("\n== bench\n{}", Table(&rows));
+        print!("\n== bench\n{}", Table(&rows, None));
         if let Some(path) = args.record.as_ref().filter(|_| !rows.is_empty()) {
             let path = path.clone().unwrap_or_else(|| crate::root().join("benches/RECORD.md"));
-            bench::write_record(&path, args.note.as_deref().unwrap_or("GPU"), &rows, &kit.origin)?;
+            bench::write_record(&path, args.note.as_deref().unwrap_or("GPU"), &Table(&rows, None), &kit.origin)?;
         }
     }
     if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
