@@ -68,6 +68,10 @@ fn gpt2(name: &str) -> Result<(Gpt, f64)> {
         model.to(DType::BF16)?;
         return Ok((model, 2.0));
     }
+    if name.ends_with("_int8") {
+        model.quantize_int8()?;
+        return Ok((model, 1.0));
+    }
     Ok((model, 4.0))
 }
 

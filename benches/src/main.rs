@@ -40,6 +40,7 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("xor_captured", nets::xor_captured),
     ("gpt2_decode", gpt::decode),
     ("gpt2_decode_bf16", gpt::decode),
+    ("gpt2_decode_int8", gpt::decode),
     ("gpt2_prefill512", gpt::prefill),
     ("gpt2_prefill512_bf16", gpt::prefill),
     ("op_chain_16M", pointwise::chain),

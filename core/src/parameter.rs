@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use crate::capture;
 use crate::compile::realize;
 use crate::error::{Error, Problem, Result};
+use crate::precision::Precision;
 use crate::tape::site::Site;
 use crate::tape::{self, Locked, NodeId};
 use crate::tensor::Tensor;
@@ -37,10 +38,19 @@ pub struct Slot(Arc<SlotInner>);
 #[derive(Debug)]
 struct SlotInner {
     value: Mutex<Tensor>,
+    /// Whether the value is codes of eight bits. Locked after the value.
+    eight_bits: Mutex<EightBits>,
     owner: Option<Arc<Owner>>,
     trainable: AtomicBool,
     /// The version that the next commit makes.
     staged: Mutex<Option<Tensor>>,
+}
+
+#[derive(Debug, Default)]
+struct EightBits {
+    on: bool,
+    /// What each row's codes are multiples of; always at the same place, which a captured step reads.
+    scales: Option<Slot>,
 }
 
 thread_local! {
@@ -66,7 +76,13 @@ impl Slot {
         }
         let leaf = capture::aside(|| value.as_leaf(owner.is_some(), owner.clone()))?;
         let trainable = AtomicBool::new(owner.is_some());
-        Ok(Slot(Arc::new(SlotInner { value: Mutex::new(leaf), owner, trainable, staged: Mutex::default() })))
+        Ok(Slot(Arc::new(SlotInner {
+            value: Mutex::new(leaf),
+            eight_bits: Mutex::default(),
+            owner,
+            trainable,
+            staged: Mutex::default(),
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Tensor> {
@@ -78,9 +94,30 @@ impl Slot {
         if let Some(staged) = &*self.staged() {
             return staged.clone();
         }
-        let value = self.lock().clone();
+        match self.version() {
+            (codes, Some(scales)) => codes.dequantize_int8(&scales),
+            (value, None) => value,
+        }
+    }
+
+    /// The version as it is kept: a value, or codes with their scales.
+    fn version(&self) -> (Tensor, Option<Tensor>) {
+        let (value, scales) = {
+            let value = self.lock();
+            (value.clone(), self.scales())
+        };
         capture::note_read(self, &value);
-        value
+        (value, scales.map(|scales| scales.tensor()))
+    }
+
+    fn eight_bits(&self) -> MutexGuard<'_, EightBits> {
+        self.0.eight_bits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of the version, if it is kept in eight bits.
+    fn scales(&self) -> Option<Slot> {
+        let eight_bits = self.eight_bits();
+        eight_bits.scales.clone().filter(|_| eight_bits.on)
     }
 
     fn staged(&self) -> MutexGuard<'_, Option<Tensor>> {
@@ -129,9 +166,17 @@ impl Slot {
 
     /// Names another version. The old one's handle goes when the slot is free again.
     fn name(&self, leaf: Tensor) {
+        self.name_version(leaf, false);
+    }
+
+    fn name_version(&self, leaf: Tensor, in_eight_bits: bool) {
         let staged = self.staged().take();
         drop(staged);
-        let old = std::mem::replace(&mut *self.lock(), leaf);
+        let old = {
+            let mut value = self.lock();
+            self.eight_bits().on = in_eight_bits;
+            std::mem::replace(&mut *value, leaf)
+        };
         drop(old);
     }
 
@@ -165,6 +210,50 @@ impl Slot {
         let leaf = value.as_leaf(self.0.trainable.load(Relaxed), self.0.owner.clone())?;
         self.name(leaf);
         Ok(())
+    }
+
+    /// Keeps the version as codes of eight bits with one scale per row (see [`Tensor::quantize_int8`]), for inference:
+    /// what is read from now on are their values, which are not quite the old ones. Until it is set anew, it can
+    /// neither be trained nor updated.
+    ///
+    /// # Errors
+    /// Another number of axes than two, no float; a value that is not finite; a step that is being captured. The old
+    /// version then stays.
+    #[track_caller]
+    pub fn quantize_int8(&self) -> Result<()> {
+        let site = Site::here();
+        capture::check_writing("quantize_int8", site)?;
+        if self.eight_bits().on {
+            return Ok(());
+        }
+        let (codes, scales) = self.tensor().detach().quantize_int8();
+        Tensor::realize_all(&[&codes, &scales])?;
+        if scales.to_vec::<f32>()?.iter().any(|scale| !scale.is_finite()) {
+            let problem = Problem::Argument("a value is not finite: it has no code".into());
+            return Err(Error::new("quantize_int8", problem, site));
+        }
+        let codes = codes.as_leaf(false, self.0.owner.clone())?;
+        let place = self.eight_bits().scales.clone();
+        match place {
+            Some(place) => place.replace(&scales)?,
+            None => {
+                let place = Slot::new(scales)?;
+                self.eight_bits().scales = Some(place);
+            }
+        }
+        self.0.trainable.store(false, Relaxed);
+        self.name_version(codes, true);
+        Ok(())
+    }
+
+    fn check_is_whole(&self, op: &'static str, site: Site) -> Result<()> {
+        match self.scales() {
+            None => Ok(()),
+            Some(_) => {
+                let why = "it is kept in eight bits, for inference only; `set` gives it values that can be trained";
+                Err(Error::new(op, Problem::Argument(why.into()), site))
+            }
+        }
     }
 
     /// A number that no other place has while this one lives: clones have the same.
@@ -238,6 +327,45 @@ impl Parameter {
         *self.owner.path.lock().unwrap_or_else(PoisonError::into_inner) = path.to_owned();
     }
 
+    /// The product `x wᵀ` with its present version, which is read in eight bits if it is kept so; as [`Precision`]
+    /// says.
+    ///
+    /// # Shapes
+    /// `x: (…, inputs)`, the parameter `(outputs, inputs)` → `(…, outputs)`
+    #[track_caller]
+    pub fn linear(&self, x: &Tensor) -> Tensor {
+        match self.slot.version() {
+            (codes, Some(scales)) => x.linear_int8(&codes, &scales),
+            (weight, None) => x.matmul(&Precision::current().operand(&weight).t()),
+        }
+    }
+
+    /// The rows of its present version that `index` names; see [`Tensor::embedding`]. No other row is read.
+    ///
+    /// # Shapes
+    /// the parameter `(V, C)`, index `(…)` → `(…, C)`
+    #[track_caller]
+    pub fn rows(&self, index: &Tensor) -> Tensor {
+        match self.slot.version() {
+            (codes, Some(scales)) => codes.embedding(index).dequantize_int8(&scales.embedding(index)),
+            (table, None) => table.embedding(index),
+        }
+    }
+
+    /// Keeps it in eight bits; see [`Slot::quantize_int8`].
+    ///
+    /// # Errors
+    /// As there.
+    #[track_caller]
+    pub fn quantize_int8(&self) -> Result<()> {
+        self.slot.quantize_int8()
+    }
+
+    /// Whether it is kept in eight bits.
+    pub fn is_quantized(&self) -> bool {
+        self.slot.eight_bits().on
+    }
+
     /// Whether `backward` reaches it.
     pub fn is_trainable(&self) -> bool {
         self.slot.0.trainable.load(Relaxed)
@@ -250,6 +378,10 @@ impl Parameter {
     #[track_caller]
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         capture::check_writing("freeze", Site::here())?;
+        if frozen && self.is_quantized() {
+            return Ok(());
+        }
+        self.slot.check_is_whole("freeze", Site::here())?;
         self.slot.0.trainable.store(!frozen, Relaxed);
         loop {
             let old = self.tensor();
@@ -303,7 +435,8 @@ pub fn commit(updates: &[(&Slot, Tensor)]) -> Result<()> {
         held[i] = Some(updates[i].0.lock());
     }
     let mut held: Vec<MutexGuard<'_, Tensor>> = held.into_iter().flatten().collect();
-    for (old, (_, new)) in held.iter().zip(updates) {
+    for (old, (slot, new)) in held.iter().zip(updates) {
+        slot.check_is_whole("commit", site)?;
         check_fits(old, new, site)?;
     }
     let replaces: Vec<Option<NodeId>> = held.iter().map(|old| old.is_sole_handle().then(|| old.node())).collect();

@@ -27,6 +27,9 @@ pub fn from_checkpoint(folder: &Path, options: &Options) -> Result<(), Failure> 
     if let Some(precision) = options.changes.precision {
         model.to(precision.dtype())?;
     }
+    if options.int8 {
+        model.quantize_int8()?;
+    }
     if options.generate.iter().any(String::is_empty) {
         return Err(Failure::Usage("the prompt is empty: --generate needs at least one character to continue".into()));
     }

@@ -164,6 +164,15 @@ impl Gpt {
         self
     }
 
+    /// Keeps the weights of all products, and the table of tokens, in eight bits: for generation, which mostly reads
+    /// weights. See [`ModuleExt::quantize_int8`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn quantize_int8(&self) -> Result<()> {
+        ["h.*.weight", "wte.weight"].iter().try_for_each(|pattern| ModuleExt::quantize_int8(self, pattern).map(drop))
+    }
+
     /// The sizes it was built with.
     pub fn config(&self) -> &GptConfig {
         &self.config
@@ -201,7 +210,7 @@ impl Gpt {
     #[track_caller]
     pub fn head(&self, x: &Tensor) -> Tensor {
         let _scope = tapeflow::__macro::scope("wte");
-        x.matmul(&self.wte.weight.tensor().t())
+        self.wte.weight.linear(x)
     }
 
     /// The mean cross entropy of predicting `targets`, in nats per token.

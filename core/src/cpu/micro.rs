@@ -270,7 +270,7 @@ pub fn fuses(isa: Isa) -> bool {
 
 /// What the compiler turns into a vector of its target.
 #[derive(Clone, Copy)]
-struct Portable<T, const L: usize>([T; L]);
+pub struct Portable<T, const L: usize>(pub [T; L]);
 
 impl<T: Element, const L: usize> Vector for Portable<T, L> {
     type Element = T;

@@ -10,6 +10,7 @@ mod group;
 mod groups;
 mod half;
 mod index;
+mod int8;
 mod isa;
 mod lower;
 mod math;
@@ -69,6 +70,7 @@ pub fn compile(kernel: &Kernel, isa: Isa) -> Result<Arc<dyn Executable>, Compile
         Kernel::Group(group) => Arc::new(group::compile(group, isa)?),
         Kernel::Groups(groups) => Arc::new(groups::compile(groups, isa)?),
         Kernel::Matmul(matmul) => matmul::compile(matmul, isa)?,
+        Kernel::LinearInt8(linear) => Arc::new(int8::Int8Kernel::new(linear, isa)),
         Kernel::Gather(gather) => Arc::new(index::GatherKernel::new(gather)?),
         Kernel::ScatterAdd(scatter) => Arc::new(scatter::ScatterAddKernel::new(&scatter.0, isa)?),
         Kernel::ArgReduce(reduce) => index::arg_reduce(reduce, isa)?,

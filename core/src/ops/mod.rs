@@ -30,6 +30,7 @@ pub(crate) mod norm;
 pub(crate) mod options;
 pub(crate) mod pad;
 pub(crate) mod pool;
+pub(crate) mod quantized;
 pub(crate) mod reduce;
 pub mod registry;
 pub(crate) mod scan;
@@ -162,6 +163,8 @@ primitives! {
     Concat(concat::Concat),
     /// Contraction.
     Matmul(matmul::Matmul),
+    /// A product with a weight in eight bits.
+    LinearInt8(quantized::LinearInt8),
     /// Contraction of the windows of an image.
     Convolve(convolution::Convolve),
     /// The largest of each window.

@@ -209,6 +209,18 @@ pub struct CheckIndex {
     pub extent: usize,
 }
 
+/// `y[i, j] = scales[j] · Σₖ x[i, k] · (codes[j, k] − 128)`: a product with a weight in eight bits. Operands 0 x, f32
+/// `(m, k)`, 1 codes, u8 `(n, k)`, 2 scales, f32 `(n,)`, 3 y, f32 `(m, n)`, all contiguous. For the CPU alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LinearInt8 {
+    /// Rows of x.
+    pub m: usize,
+    /// Rows of the weight.
+    pub n: usize,
+    /// Of each row.
+    pub k: usize,
+}
+
 /// A step's computation.
 // A program has few, and each is made once: the largest may be large.
 #[allow(clippy::large_enum_variant)]
@@ -221,6 +233,8 @@ pub enum Kernel {
     Groups(Vec<Group>),
     /// A contraction.
     Matmul(Matmul),
+    /// A contraction with a weight in eight bits.
+    LinearInt8(LinearInt8),
     /// Rows picked.
     Gather(Gather),
     /// Rows added into.

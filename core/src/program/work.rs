@@ -43,6 +43,7 @@ pub(crate) fn dtype(kernel: &Kernel) -> DType {
         Kernel::Group(group) => of_group(group),
         Kernel::Groups(groups) => groups.first().map_or(DType::F32, of_group),
         Kernel::Matmul(matmul) => matmul.dtype,
+        Kernel::LinearInt8(_) => DType::F32,
         Kernel::Gather(gather) => gather.dtype,
         Kernel::ScatterAdd(scatter) => scatter.0.dtype,
         Kernel::ArgReduce(reduce) => reduce.dtype,
@@ -84,6 +85,10 @@ pub(crate) fn work(kernel: &Kernel, operands: &[usize]) -> Work {
             let read = [(a, &matmul.a, 0), (b, &matmul.b, 1)]
                 .map(|(dims, layout, operand)| (touched(&dims, layout) * size).min(bytes(operand)));
             Work { read: read.iter().sum(), written: results * size, flops: 2 * results * count(&matmul.k) }
+        }
+        Kernel::LinearInt8(linear) => {
+            let flops = 2 * count(&[linear.m, linear.n, linear.k]);
+            Work { read: bytes(0) + bytes(1) + bytes(2), written: bytes(3), flops }
         }
         Kernel::Gather(_) => Work { read: bytes(2).min(bytes(0)) + bytes(1), written: bytes(2), flops: 0 },
         Kernel::ScatterAdd(scatter) => {

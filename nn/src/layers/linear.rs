@@ -68,11 +68,10 @@ impl Linear {
 impl Forward for Linear {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
-        // Converted before they are turned and added: the result of a product stays of its precision.
-        let precision = Precision::current();
-        let y = x.matmul(&precision.operand(&self.weight.tensor()).t());
+        let y = self.weight.linear(x);
         match &self.bias {
-            Some(bias) => y + precision.operand(&bias.tensor()),
+            // Converted before it is added: the result of a product stays of its precision.
+            Some(bias) => y + Precision::current().operand(&bias.tensor()),
             None => y,
         }
     }

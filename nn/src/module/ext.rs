@@ -244,6 +244,40 @@ pub trait ModuleExt: Module {
         leaves.iter().zip(&moved).try_for_each(|((_, leaf), new)| Ok(leaf.slot().replace(new)?))
     }
 
+    /// Keeps the parameters of two axes whose path matches in eight bits, one scale per row: a quarter of the memory
+    /// and of the time that reading f32 weights takes, for inference. Returns how many match. What [`Linear`] and
+    /// [`Embedding`] read of them is never made whole; [`ModuleExt::state`] and files hold their values in f32.
+    ///
+    /// [`Linear`]: crate::Linear
+    /// [`Embedding`]: crate::Embedding
+    ///
+    /// # Errors
+    /// [`Error::NoMatch`] if there is none; a weight that is not finite; a step that is being captured. Those before
+    /// it are then converted.
+    ///
+    /// # Example
+    /// ```
+    /// use tapeflow_nn::{Forward, Linear, ModuleExt, Tensor};
+    /// let layer = Linear::new(3, 2)?;
+    /// let x = Tensor::from_vec(vec![1.0f32, -2.0, 3.0], [1, 3]);
+    /// let before = layer.forward(&x).to_vec::<f32>()?;
+    /// assert_eq!(layer.quantize_int8("*weight")?, 1);
+    /// let after = layer.forward(&x).to_vec::<f32>()?;
+    /// assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 0.02));
+    /// # Ok::<(), tapeflow_nn::Error>(())
+    /// ```
+    fn quantize_int8(&self, pattern: &str) -> Result<usize> {
+        let glob = Pattern::new(pattern);
+        let fits = |(path, p): &(String, Parameter)| glob.matches(path) && p.tensor().ndim() == 2;
+        let matching: Vec<_> = self.named_parameters().into_iter().filter(fits).collect();
+        if matching.is_empty() {
+            let paths = self.named_parameters().into_iter().map(|(path, _)| path).collect();
+            return Err(Error::NoMatch { pattern: pattern.to_owned(), paths });
+        }
+        matching.iter().try_for_each(|(_, p)| p.quantize_int8())?;
+        Ok(matching.len())
+    }
+
     /// Writes all parameters and buffers to a safetensors file, under another name first.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod code;
 mod groups;
 mod half;
 mod index;
+mod int8;
 mod math;
 mod matmul;
 mod random_groups;

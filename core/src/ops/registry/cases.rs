@@ -100,6 +100,7 @@ pub(super) static CASES: LazyLock<Vec<OpCase>> = LazyLock::new(|| {
         casts(),
         reductions(),
         products(),
+        quantized(),
         images::convolutions(),
         images::pools(),
         movements(),
@@ -112,6 +113,15 @@ pub(super) static CASES: LazyLock<Vec<OpCase>> = LazyLock::new(|| {
     ];
     files.into_iter().flatten().collect()
 });
+
+/// Rows times a weight in eight bits.
+fn quantized() -> Vec<OpCase> {
+    let codes = float("kB").within(Domain::Between(0.0, 255.0)).fixed();
+    let scales = float("k1").within(Domain::Between(0.001, 0.004)).fixed();
+    vec![sums("linear_int8", [float("aB"), codes, scales], |t| {
+        t[0].linear_int8(&t[1].cast(DType::U8), &t[2].cast(DType::F32))
+    })]
+}
 
 fn elementwise() -> Vec<OpCase> {
     use Domain::{Apart, Between, BetweenIntegers};
