@@ -129,7 +129,7 @@ fn run_child(variable: &str, value: &str) -> std::result::Result<Vec<String>, St
 #[test]
 fn every_instruction_set_gives_the_same_bits_with_any_number_of_threads() {
     let mut ran = Vec::new();
-    for isa in ["avx512", "avx2", "neon", "baseline"] {
+    for isa in ["avx512bf16", "avx512", "avx2", "neon", "baseline"] {
         match run_child("TAPEFLOW_ISA", isa) {
             Ok(digests) => {
                 assert_eq!(digests[..2], digests[2..], "{isa}: 1 thread and 3 threads differ");

@@ -22,6 +22,7 @@ pub fn train(bench: &mut Bench, name: &str) -> Result<()> {
         "gpt_baby_train_b16" | "gpt_baby_train_b16_bf16" => (config(6, 384, 256, 0.0), 16),
         "gpt_baby_train_b64" => (config(6, 384, 256, 0.0), 64),
         "gpt_baby_drop_b16" => (config(6, 384, 256, 0.2), 16),
+        "gpt_baby_drop_b64" => (config(6, 384, 256, 0.2), 64),
         _ => (config(4, 128, 64, 0.0), 12),
     };
     let precision = if name.ends_with("_bf16") { Precision::Bf16 } else { Precision::F32 };

@@ -1,4 +1,4 @@
-//! Square matrix products in f32.
+//! Matrix products: square ones in f32 and bf16, and those of a single row with a weight, as generation has them.
 
 use tapeflow::Result;
 use tapeflow::prelude::*;
@@ -7,11 +7,40 @@ use crate::harness::{Bench, Floor};
 
 /// `sgemm_N`: GFLOP/s of one product of two N × N matrices.
 pub fn sgemm(bench: &mut Bench, name: &str) -> Result<()> {
-    let n: usize = name.trim_start_matches("sgemm_").parse().unwrap_or(1024);
+    square(bench, name, DType::F32)
+}
+
+/// `bf16gemm_N`: the same in bf16.
+pub fn bf16gemm(bench: &mut Bench, name: &str) -> Result<()> {
+    square(bench, name, DType::BF16)
+}
+
+fn square(bench: &mut Bench, name: &str, dtype: DType) -> Result<()> {
+    let n: usize = name.rsplit('_').next().and_then(|n| n.parse().ok()).unwrap_or(1024);
     let generator = Generator::new(0);
-    let (a, b) = (generator.randn([n, n]), generator.randn([n, n]));
+    let (a, b) = (generator.randn([n, n]).cast(dtype), generator.randn([n, n]).cast(dtype));
     Tensor::realize_all(&[&a, &b])?;
     let work = 2.0 * (n as f64).powi(3) / 1e9;
-    let unit = ("GFLOP/s", Floor { gflop: 1.0, gb: 0.0 });
+    // Pairs of bf16 are multiplied by one instruction.
+    let gflop = if dtype == DType::BF16 { 0.5 } else { 1.0 };
+    let unit = ("GFLOP/s", Floor { gflop, gb: 0.0 });
     bench.rate(name, unit, work, (1024 / n).pow(3).max(1), || a.matmul(&b).realize())
+}
+
+/// `gemv_NxK` and `gemv_bf16_NxK`: GB/s of the weight in `x · wᵀ`, x one row of K, w N × K and too large for any cache.
+pub fn gemv(bench: &mut Bench, name: &str) -> Result<()> {
+    let dtype = if name.contains("bf16") { DType::BF16 } else { DType::F32 };
+    let extents = name.rsplit('_').next().and_then(|shape| shape.split_once('x'));
+    let (n, k) = extents.and_then(|(n, k)| Some((n.parse().ok()?, k.parse().ok()?))).unwrap_or((50257, 768));
+    let generator = Generator::new(0);
+    let bytes = n * k * dtype.size();
+    let weights: Vec<Tensor> =
+        (0..(128usize << 20).div_ceil(bytes)).map(|_| generator.randn([n, k]).cast(dtype)).collect();
+    let x = generator.randn([1, k]).cast(dtype);
+    Tensor::realize_all(&weights.iter().chain([&x]).collect::<Vec<_>>())?;
+    let mut turn = weights.iter().cycle();
+    bench.rate(name, ("GB/s", Floor { gflop: 0.0, gb: 1.0 }), bytes as f64 / 1e9, weights.len(), || match turn.next() {
+        Some(w) => x.matmul(&w.t()).realize(),
+        None => Ok(()),
+    })
 }

@@ -30,7 +30,7 @@ fn run_child(variable: &str, value: &str) -> String {
 fn a_setting_that_makes_no_sense_is_said() {
     let text = run_child("TAPEFLOW_ISA", "mmx");
     expect![[r#"
-        Err(exp: TAPEFLOW_ISA="mmx" is not an instruction set (avx512, avx2, neon, baseline)
+        Err(exp: TAPEFLOW_ISA="mmx" is not an instruction set (avx512bf16, avx512, avx2, neon, baseline)
           at tests/errors/environment.rs"#]]
     .assert_eq(&without_column(text.split_once("outcome: ").map_or(&text, |(_, outcome)| outcome)));
 }

@@ -6,6 +6,8 @@ use std::fmt;
 /// in the last place, the paths still share one formula.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
+    /// As `Avx512`, with AVX512-BF16: products of bf16 in its instructions, everything else as there.
+    Avx512Bf16,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
     /// x86-64 with AVX2 and FMA.
@@ -20,7 +22,7 @@ pub enum Isa {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
     /// Not a name we know.
-    #[error("TAPEFLOW_ISA={0:?} is not an instruction set (avx512, avx2, neon, baseline)")]
+    #[error("TAPEFLOW_ISA={0:?} is not an instruction set (avx512bf16, avx512, avx2, neon, baseline)")]
     Unknown(String),
     /// No setting of machine code.
     #[error("TAPEFLOW_JIT={0:?} is neither 0 (no machine code) nor 1")]
@@ -32,7 +34,7 @@ pub enum IsaError {
 
 impl Isa {
     /// Every path, best first.
-    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Baseline];
+    pub const ALL: [Isa; 5] = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Baseline];
 
     /// The path to use: the one `TAPEFLOW_ISA` names, or else the best this machine has.
     ///
@@ -65,6 +67,8 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 Isa::Avx2.is_available()
                     && is_x86_feature_detected!("avx512f")
@@ -84,9 +88,18 @@ impl Isa {
         }
     }
 
+    /// The path whose vectors it has, for all but products of bf16.
+    pub fn vectors(self) -> Isa {
+        match self {
+            Isa::Avx512Bf16 => Isa::Avx512,
+            other => other,
+        }
+    }
+
     /// As `TAPEFLOW_ISA` spells it.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Avx512Bf16 => "avx512bf16",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Neon => "neon",

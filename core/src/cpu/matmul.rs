@@ -12,14 +12,13 @@ use std::sync::Arc;
 use tapeflow_ir::DType;
 
 use super::CompileError;
-use super::half::HalfMatmul;
+use super::half;
 use super::isa::Isa;
-use super::micro::{Element, Micro, Tile, fuses};
+use super::micro::{Element, Micro, Tile};
 use super::pack::Columns;
 use super::space::{Walk, product};
 use super::thin::Thin;
-use super::tiny::Plain;
-use super::vector::{Call, Primitive, select};
+use super::vector::{Call, Primitive};
 use super::windows::{Lines, Panel, Side, pack_lines};
 use crate::program::kernel::{Args, Dims, Executable, Matmul, RunError};
 
@@ -65,10 +64,7 @@ pub fn compile(matmul: &Matmul, isa: Isa) -> Result<Arc<dyn Executable>, Compile
     match matmul.dtype {
         DType::F32 => Ok(Arc::new(MatmulKernel::<f32>::new(matmul, isa))),
         DType::F64 => Ok(Arc::new(MatmulKernel::<f64>::new(matmul, isa))),
-        dtype => match HalfMatmul::new(matmul, isa) {
-            Some(kernel) => Ok(Arc::new(kernel)),
-            None => Err(CompileError::Undefined { op: "matmul".into(), dtype }),
-        },
+        dtype => half::compile(matmul, isa).ok_or(CompileError::Undefined { op: "matmul".into(), dtype }),
     }
 }
 
@@ -88,7 +84,7 @@ pub(super) struct MatmulKernel<T: 'static> {
     /// The plain loops, if they are to be used.
     tiny: Option<Primitive>,
     /// Whether `b` passes through registers, packed nowhere.
-    thin: bool,
+    passes: bool,
     micro: &'static Micro<T>,
 }
 
@@ -135,7 +131,7 @@ fn grid(m: usize, n: usize, k: usize, b_lies_well: bool) -> [(usize, usize); 2] 
 }
 
 /// The blocks of a thin product: long runs of memory, enough of them for threads to share them evenly.
-fn portions(m: usize, n: usize, column: usize) -> [(usize, usize); 2] {
+pub(super) fn portions(m: usize, n: usize, column: usize) -> [(usize, usize); 2] {
     let bytes = n.saturating_mul(column);
     [(m, 1), part(n, (bytes / PORTION).clamp(1, PORTIONS), PASSING)]
 }
@@ -173,9 +169,9 @@ impl<T: Element> MatmulKernel<T> {
         let items = product(&batch);
         let work = (m + PACKING).saturating_mul(n).saturating_mul(k);
         let micro = T::micro(isa);
-        let passes = b.plain.is_some_and(|(col, row)| row == 1 || col == 1);
-        let thin = passes && a.plain.is_some() && m <= micro.height();
-        let [rows, cols] = match thin {
+        let side = b.plain.is_some_and(|(col, row)| row == 1 || col == 1);
+        let passes = side && a.plain.is_some() && m <= micro.height();
+        let [rows, cols] = match passes {
             true => portions(m, n, k * size_of::<T>()),
             false => grid(m, n, k, b.plain.is_some_and(|(col, _)| col == 1)),
         };
@@ -185,11 +181,21 @@ impl<T: Element> MatmulKernel<T> {
         };
         let plain = a.plain.is_some() && b.plain.is_some();
         let is_tiny = m.saturating_mul(n).saturating_mul(k) <= TINY_WORK || m.saturating_mul(n) <= TINY_RESULT;
-        let tiny = (plain && is_tiny).then(|| match fuses(isa) {
-            true => select::<Plain<T, true>>(isa),
-            false => select::<Plain<T, false>>(isa),
-        });
-        MatmulKernel { m, n, k, items, a, b, block: (rows.0, cols.0), blocks: (rows.1, cols.1), per, tiny, thin, micro }
+        let tiny = T::plain(isa).filter(|_| plain && is_tiny);
+        MatmulKernel {
+            m,
+            n,
+            k,
+            items,
+            a,
+            b,
+            block: (rows.0, cols.0),
+            blocks: (rows.1, cols.1),
+            per,
+            tiny,
+            passes,
+            micro,
+        }
     }
 
     /// `(m, n, k)` of an item.
@@ -204,7 +210,7 @@ impl<T: Element> MatmulKernel<T> {
 
     /// The same for `multiply` alone, whatever the size, with operands that lie so from line to line and term to term.
     pub(super) fn in_panels(mut self, (a, b): ((isize, isize), (isize, isize))) -> Self {
-        (self.a.plain, self.b.plain, self.tiny, self.thin) = (Some(a), Some(b), None, false);
+        (self.a.plain, self.b.plain, self.tiny, self.passes) = (Some(a), Some(b), None, false);
         self
     }
 }
@@ -248,11 +254,11 @@ impl<T: Element> Executable for MatmulKernel<T> {
                         let src = [a.cast::<u8>().cast_const(), b.cast(), (&raw const product).cast()];
                         tiny(&Call { dst: c.cast(), src, step: [0; 3], rows: 1, cols: 1 });
                     }
-                    (_, Some((a_row, a_col)), Some(b_step)) if self.thin => {
+                    (_, Some((a_row, a_col)), Some(b_step)) if self.passes => {
                         let (a, b) = (a.cast_const(), b.offset(j as isize * b_step.0).cast_const());
                         let (k, depth, pitch) = (self.k, depth(self.k), self.n);
                         let product = Thin { k, depth, a, a_step: (a_row, a_col), b, b_step, cols, c, pitch };
-                        (self.micro.thin[rows - 1])(&product);
+                        self.thin(rows, &product);
                     }
                     _ => {
                         let (rows, cols) = ((i, rows), (j, cols));
@@ -293,6 +299,15 @@ impl<T: Element> MatmulKernel<T> {
     fn panel_elements(&self) -> usize {
         let slack = if self.b.plain.is_some() { 0 } else { self.micro.lanes };
         self.micro.width() * (depth(self.k) + slack)
+    }
+
+    /// A product of `rows` rows, at most a tile's, whose `b` passes by.
+    ///
+    /// # Safety
+    /// The addresses suit the product, and `c` overlaps neither operand.
+    pub(super) unsafe fn thin(&self, rows: usize, product: &Thin<T>) {
+        // SAFETY: as our caller promised; the kernel is of an instruction set that the machine has.
+        unsafe { (self.micro.thin[rows - 1])(product) }
     }
 
     /// A product by panels and tiles.

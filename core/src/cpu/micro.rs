@@ -7,6 +7,8 @@
 use super::isa::Isa;
 use super::pack::{self, Columns};
 use super::thin::{Thin, ThinFn};
+use super::tiny::Plain;
+use super::vector::{Primitive, select};
 use super::windows::{self, Panel};
 
 /// A tile of the result: `c[r, j] = Σ a[r, p] · b[p, j]`, or `+=`.
@@ -129,8 +131,11 @@ const AHEAD_A: isize = 4;
 const AHEAD_B: isize = 12;
 
 /// The tile of `R` rows by `W` vectors.
+///
+/// # Safety
+/// As for [`TileFn`].
 #[inline(always)]
-unsafe fn tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<V::Element>) {
+pub unsafe fn tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<V::Element>) {
     let Tile { k, mut a, a_step: (a_row, a_col), mut b, b_step, c, pitch, add } = *tile;
     // SAFETY: our caller promised that the addresses suit; the steps past the last `p` are never read.
     unsafe {
@@ -170,10 +175,14 @@ macro_rules! tiles {
     (@ [$($r:literal)*] $w:literal) => { &[$(tile::<$r, $w>),*] };
 }
 
+pub(super) use tiles;
+
 /// The thin products of these rows.
 macro_rules! thins {
     ([$($r:literal)*]) => { &[$(thin::<$r>),*] };
 }
+
+pub(super) use thins;
 
 /// A module with the `MICRO` of a vector type.
 macro_rules! micro {
@@ -184,7 +193,7 @@ macro_rules! micro {
             $(#[target_feature(enable = $feature)])?
             unsafe fn tile<const R: usize, const W: usize>(tile: &Tile<$element>) {
                 // SAFETY: as our caller promised.
-                unsafe { super::tile::<$vector, R, W>(tile) }
+                unsafe { crate::cpu::micro::tile::<$vector, R, W>(tile) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -196,13 +205,13 @@ macro_rules! micro {
             $(#[target_feature(enable = $feature)])?
             unsafe fn columns(panel: &Columns<$element>) {
                 // SAFETY: as our caller promised.
-                unsafe { pack::columns::<$vector>(panel) }
+                unsafe { crate::cpu::pack::columns::<$vector>(panel) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn windows(panel: &Panel<'_, $element>) {
                 // SAFETY: as our caller promised.
-                unsafe { windows::panel::<$vector>(panel) }
+                unsafe { crate::cpu::windows::panel::<$vector>(panel) }
             }
 
             pub static MICRO: Micro<$element> =
@@ -211,18 +220,26 @@ macro_rules! micro {
     };
 }
 
-/// A dtype of products.
+pub(super) use micro;
+
+/// What products are computed in.
 pub trait Element: Copy + Send + Sync + 'static {
     /// Zero.
     const ZERO: Self;
     /// Its micro-kernels.
     fn micro(isa: Isa) -> &'static Micro<Self>;
+    /// The plain loops for tiny products, if there are any.
+    fn plain(isa: Isa) -> Option<Primitive>;
+    /// `self + other`.
+    fn plus(self, other: Self) -> Self;
+}
+
+/// A dtype whose elements are computed with one by one.
+pub trait Number: Element {
     /// `self + a · b`.
     fn multiply_add(self, a: Self, b: Self) -> Self;
     /// `self + a · b`, rounded once.
     fn fused(self, a: Self, b: Self) -> Self;
-    /// `self + other`.
-    fn plus(self, other: Self) -> Self;
 }
 
 macro_rules! element {
@@ -231,7 +248,7 @@ macro_rules! element {
             const ZERO: $t = 0.0;
 
             fn micro(isa: Isa) -> &'static Micro<$t> {
-                match isa {
+                match isa.vectors() {
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx512 => &x86::$avx512::MICRO,
                     #[cfg(target_arch = "x86_64")]
@@ -240,6 +257,20 @@ macro_rules! element {
                 }
             }
 
+            fn plain(isa: Isa) -> Option<Primitive> {
+                Some(match fuses(isa) {
+                    true => select::<Plain<$t, true>>(isa),
+                    false => select::<Plain<$t, false>>(isa),
+                })
+            }
+
+            #[inline(always)]
+            fn plus(self, other: $t) -> $t {
+                self + other
+            }
+        }
+
+        impl Number for $t {
             #[inline(always)]
             fn multiply_add(self, a: $t, b: $t) -> $t {
                 self + a * b
@@ -249,11 +280,6 @@ macro_rules! element {
             fn fused(self, a: $t, b: $t) -> $t {
                 a.mul_add(b, self)
             }
-
-            #[inline(always)]
-            fn plus(self, other: $t) -> $t {
-                self + other
-            }
         }
     };
 }
@@ -262,8 +288,8 @@ element!(f64, f64x8, f64x4, f64x2);
 
 /// Whether an instruction set fuses multiplication and addition. Without such an instruction it is a call per element.
 pub fn fuses(isa: Isa) -> bool {
-    match isa {
-        Isa::Avx512 | Isa::Avx2 => true,
+    match isa.vectors() {
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Avx2 => true,
         Isa::Neon | Isa::Baseline => cfg!(target_arch = "aarch64"),
     }
 }
@@ -272,7 +298,7 @@ pub fn fuses(isa: Isa) -> bool {
 #[derive(Clone, Copy)]
 pub struct Portable<T, const L: usize>(pub [T; L]);
 
-impl<T: Element, const L: usize> Vector for Portable<T, L> {
+impl<T: Number, const L: usize> Vector for Portable<T, L> {
     type Element = T;
     const LANES: usize = L;
 

@@ -18,6 +18,8 @@ mod matmul;
 mod micro;
 mod output;
 mod pack;
+mod pairs;
+mod pieces;
 mod real;
 mod scatter;
 mod space;

@@ -2,7 +2,7 @@
 //! Owns nothing but the loops; when to use them is `matmul`'s decision.
 
 use super::matmul::{DEPTH, Product, depth};
-use super::micro::Element;
+use super::micro::Number;
 use super::vector::{BLOCK, Body, Call};
 
 /// The plain loops in the same arithmetic, a block of columns at a time where `b` has its columns side by side. `FUSED`
@@ -14,7 +14,7 @@ pub struct Plain<T, const FUSED: bool>(std::marker::PhantomData<T>);
 /// # Safety
 /// These elements can be read.
 #[inline(always)]
-unsafe fn chain<T: Element, const FUSED: bool, const W: usize>(
+unsafe fn chain<T: Number, const FUSED: bool, const W: usize>(
     k: usize,
     mut a: *const T,
     a_step: isize,
@@ -39,7 +39,7 @@ unsafe fn chain<T: Element, const FUSED: bool, const W: usize>(
 /// # Safety
 /// As for [`chain`].
 #[inline(always)]
-unsafe fn chains<T: Element, const FUSED: bool, const W: usize>(
+unsafe fn chains<T: Number, const FUSED: bool, const W: usize>(
     k: usize,
     a: *const T,
     a_step: isize,
@@ -61,7 +61,7 @@ unsafe fn chains<T: Element, const FUSED: bool, const W: usize>(
     }
 }
 
-impl<T: Element, const FUSED: bool> Body for Plain<T, FUSED> {
+impl<T: Number, const FUSED: bool> Body for Plain<T, FUSED> {
     #[inline(always)]
     unsafe fn run(call: &Call) {
         let (c, a, b) = (call.dst.cast::<T>(), call.src[0].cast::<T>(), call.src[1].cast::<T>());

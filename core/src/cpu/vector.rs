@@ -47,7 +47,7 @@ pub trait Body {
 
 /// The version of a body for an instruction set.
 pub fn select<B: Body>(isa: Isa) -> Primitive {
-    match isa {
+    match isa.vectors() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::<B>,
         #[cfg(target_arch = "x86_64")]

@@ -151,7 +151,8 @@ impl Tensor {
     /// Inner extents that differ, batches that do not broadcast, integers, two dtypes.
     ///
     /// # Numerics
-    /// k in order; f16 and bf16 are summed in f32 and rounded once. See [`Precision`] for what it makes of f32.
+    /// k in order; f16 and bf16 are summed in f32 and rounded once. See [`Precision`] for what it makes of f32, and
+    /// for what processors with instructions for bf16 do.
     ///
     /// # Example
     /// ```

@@ -6,7 +6,7 @@ use tapeflow_ir::{Binary, Builder, DType, Extent, Reduce, Type};
 use super::kernel::{Dims, Group, Layout, Output, OutputKind, Source, Strides};
 
 /// `c[b, m, n] = Σₖ a[b, m, k] · b[b, k, n]` in f32 or f64, k in fixed order; operands 0, 1 → 2. Half precision is
-/// widened to f32, and the sums are rounded once.
+/// summed in f32, and the sums are rounded once.
 ///
 /// Rows, columns and the sum may each run over several axes, row-major, with a stride of its own per axis and operand.
 /// So the windows of a convolution are an operand without ever lying in memory: they overlap.

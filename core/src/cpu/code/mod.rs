@@ -52,7 +52,7 @@ fn is_enabled(isa: Isa) -> Result<bool, IsaError> {
         Some(value) if value == "0" => Ok(false),
         Some(value) => Err(IsaError::Jit(value.to_string_lossy().into_owned())),
     });
-    Ok(wanted.clone()? && isa == Isa::Avx512 && ENABLED.get())
+    Ok(wanted.clone()? && isa.vectors() == Isa::Avx512 && ENABLED.get())
 }
 
 /// Compiled steps.
