@@ -63,7 +63,10 @@ impl Body for Interleave {
             let whole = cols / BLOCK * BLOCK;
             for l in (0..whole).step_by(BLOCK) {
                 let (x, y) = (*x.add(l).cast::<[u16; BLOCK]>(), *y.add(l).cast::<[u16; BLOCK]>());
-                *dst.add(l).cast::<[Pair; BLOCK]>() = std::array::from_fn(|l| Pair([x[l], y[l]]));
+                // As numbers: the compiler finds vectors of them, and none of `Pair`s.
+                let mut pairs = [0u32; BLOCK];
+                (0..BLOCK).for_each(|l| pairs[l] = u32::from(x[l]) | u32::from(y[l]) << 16);
+                dst.add(l).cast::<[u32; BLOCK]>().write_unaligned(pairs.map(u32::to_le));
             }
             (whole..cols).for_each(|l| *dst.add(l) = Pair([*x.add(l), *y.add(l)]));
         }

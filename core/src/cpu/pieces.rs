@@ -116,6 +116,20 @@ pub struct Pieces<T> {
     computed: PhantomData<T>,
 }
 
+/// How many elements ahead a piece asks for lines that lie side by side.
+const AHEAD: usize = 12;
+
+/// Asks for `count` terms at any address, into the second-level cache.
+#[inline(always)]
+fn prefetch(_at: *const u16, _count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for start in (0.._count).step_by(32) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch of any address is allowed, and every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(_at.wrapping_add(start).cast()) }
+    }
+}
+
 impl<T: Computed> Pieces<T> {
     /// Of an operand whose sums have `k` terms: pieces of `lines` lines of `depth` elements.
     pub fn new(isa: Isa, half: DType, side: &Side, k: usize, (lines, depth): (usize, usize)) -> Option<Pieces<T>> {
@@ -198,9 +212,14 @@ impl<T: Computed> Pieces<T> {
             side.depth.runs(terms.0, terms.1, |done, offset, stride, count| {
                 at[done..done + count].iter_mut().enumerate().for_each(|(i, at)| *at = offset + i as isize * stride);
             });
-            for (e, at) in at[..terms.1].chunks(T::TERMS).enumerate() {
+            let all = &at[..terms.1];
+            for (e, at) in all.chunks(T::TERMS).enumerate() {
                 let dst = dst.wrapping_add((start / T::TERMS + e) * self.lines);
                 side.lines.runs(lines.0, lines.1, |done, offset, stride, count| {
+                    let ahead = (e + AHEAD) * T::TERMS..(e + AHEAD + 1) * T::TERMS;
+                    if let (Some(ahead), 1) = (all.get(ahead), stride) {
+                        ahead.iter().for_each(|at| prefetch(src.wrapping_offset(at + offset), count));
+                    }
                     let term = |t: usize| at.get(t).map_or(std::ptr::null(), |at| src.wrapping_offset(at + offset));
                     let (dst, terms) = (dst.wrapping_add(done), [term(0), term(1)]);
                     // SAFETY: as our caller promised.
