@@ -61,7 +61,6 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("gemv_bf16_3072x768", matmul::gemv),
 ];
 
-
 #[derive(Parser)]
 #[command(about = "Times tapeflow's workloads; prints one JSON line each")]
 struct Cli {

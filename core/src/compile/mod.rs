@@ -1,6 +1,7 @@
 //! From recorded graphs to results. `realize` is the way in: it copies the reachable part of the tape, finds or
 //! compiles the program, binds buffers and runs it. The passes stand in one list, in `compile`.
 
+mod absorb;
 mod accumulate;
 mod assemble;
 mod batch;
@@ -171,9 +172,13 @@ fn compile(world: World, roots: &[Id], request: &Request) -> Result<Program, Fai
         let graph = crate::reference::Graph::new(world, &roots);
         return Ok(Program { checks, ..Program::interpreted(graph) });
     }
-    let (world, roots) = widen::widen(world, roots);
+    let (mut world, roots) = widen::widen(world, roots);
     outputs.iter_mut().zip(&roots).for_each(|((id, _), &root)| *id = root);
     debug_assert_eq!(world.verify(), Ok(()), "after widen");
+    if FUSE.get() {
+        absorb::absorb(&mut world);
+        debug_assert_eq!(world.verify(), Ok(()), "after absorb");
+    }
     let pass = span(recorder, Phase::Fuse);
     let steps = fuse::fuse(&world, &roots, FUSE.get()).map_err(|e| failed(&world, e))?;
     drop(pass);

@@ -70,7 +70,7 @@ impl<T: Computed> HalfMatmul<T> {
             let rows = Pieces::new(isa, half, &whole.a, terms, (rows.min(m.max(1)), depth))?;
             Some((rows, Pieces::new(isa, half, &whole.b, terms, (columns.min(n.max(1)), depth))?))
         };
-        let (mut a, mut b) = pieces(m, COLUMNS, k)?;
+        let (_, b) = pieces(m, COLUMNS, k)?;
         let group = match (b.direct, b.is_across()) {
             (Some(_), _) => GROUPS[0],
             (None, false) => GROUPS[1],
@@ -78,7 +78,7 @@ impl<T: Computed> HalfMatmul<T> {
         };
         let fits = |columns: usize| k > 0 && columns.saturating_mul(k) <= GROUP;
         let thin = m <= T::micro(isa).height() && fits(m) && (b.direct.is_some() || fits(group));
-        (a, b) = if thin { pieces(m, group, k)? } else { pieces(ROWS, COLUMNS, DEPTH)? };
+        let (a, b) = if thin { pieces(m, group, k)? } else { pieces(ROWS, COLUMNS, DEPTH)? };
         let ((a_line, a_term), (b_line, b_term)) = (a.strides(), b.strides());
         let layout = |strides: [isize; 2]| Layout {
             offset: 0,

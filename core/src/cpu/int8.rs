@@ -108,7 +108,7 @@ impl<const L: usize> Codes for Portable<f32, L> {
 
 /// The loops for an instruction set.
 fn of_part(isa: Isa) -> unsafe fn(&Part) {
-    match isa {
+    match isa.vectors() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => x86::avx512,
         #[cfg(target_arch = "x86_64")]

@@ -4,12 +4,15 @@
 //! Every element is one chain over `k` in order, from zero. Its bits do not depend on the tile it lies in, since lanes
 //! never mix: only on the instruction set, which says whether multiplication and addition are fused.
 
+use std::fmt;
+
+use super::conv::{pixels, shifted, tile as sums};
 use super::isa::Isa;
 use super::pack::{self, Columns};
 use super::thin::{Thin, ThinFn};
 use super::tiny::Plain;
 use super::vector::{Primitive, select};
-use super::windows::{self, Panel};
+use super::windows::Panel;
 
 /// A tile of the result: `c[r, j] = Σ a[r, p] · b[p, j]`, or `+=`.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +53,26 @@ pub struct Micro<T: 'static> {
     pub columns: unsafe fn(&Columns<T>),
     /// Packs a panel of `b` that lies along several axes.
     pub windows: unsafe fn(&Panel<'_, T>),
+    /// What convolutions need.
+    pub conv: Conv<T>,
+}
+
+/// What a dtype and an instruction set offer convolutions; tiles are of the sizes of a product's.
+pub struct Conv<T: 'static> {
+    /// Sums of terms that lie at offsets.
+    pub strips: &'static [&'static [sums::StripFn<T>]],
+    /// Dot products.
+    pub dots: &'static [&'static [sums::DotsFn<T>]],
+    /// Lays out an image as places see it.
+    pub fill: unsafe fn(&mut shifted::Fill<'_, T>),
+    /// Lays out an image with its channels side by side.
+    pub turn: unsafe fn(&pixels::Turn<'_, T>),
+}
+
+impl<T> fmt::Debug for Micro<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Micro({} lanes)", self.lanes)
+    }
 }
 
 impl<T> Micro<T> {
@@ -72,7 +95,7 @@ impl<T> Micro<T> {
 /// A vector register.
 pub trait Vector: Copy {
     /// Of its lanes.
-    type Element: Copy;
+    type Element: Copy + Default;
     /// How many elements it has.
     const LANES: usize;
 
@@ -169,10 +192,10 @@ pub unsafe fn tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<V::Ele
     }
 }
 
-/// `tiles!([1 2 …] 1 2 …)`: the table of all tiles of these rows by these vectors.
+/// `tiles!(tile [1 2 …] 1 2 …)`: the table of all tiles of these rows by these vectors.
 macro_rules! tiles {
-    ($rows:tt $($w:literal)*) => { &[$(tiles!(@ $rows $w)),*] };
-    (@ [$($r:literal)*] $w:literal) => { &[$(tile::<$r, $w>),*] };
+    ($tile:ident $rows:tt $($w:literal)*) => { &[$(tiles!(@ $tile $rows $w)),*] };
+    (@ $tile:ident [$($r:literal)*] $w:literal) => { &[$($tile::<$r, $w>),*] };
 }
 
 pub(super) use tiles;
@@ -214,8 +237,38 @@ macro_rules! micro {
                 unsafe { crate::cpu::windows::panel::<$vector>(panel) }
             }
 
-            pub static MICRO: Micro<$element> =
-                Micro { lanes: <$vector>::LANES, tiles: tiles!($rows $($w)*), thin: thins!($rows), columns, windows };
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn strip<const R: usize, const W: usize>(strip: &crate::cpu::conv::tile::Strip<$element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::tile::strip::<$vector, R, W>(strip) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn dots<const R: usize, const W: usize>(dots: &crate::cpu::conv::tile::Dots<$element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::tile::dots::<$vector, R, W>(dots) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn fill(fill: &mut crate::cpu::conv::shifted::Fill<'_, $element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::shifted::fill::<$vector>(fill) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn turn(turn: &crate::cpu::conv::pixels::Turn<'_, $element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::pixels::turn::<$vector>(turn) }
+            }
+
+            pub static MICRO: Micro<$element> = Micro {
+                lanes: <$vector>::LANES,
+                tiles: tiles!(tile $rows $($w)*),
+                thin: thins!($rows),
+                columns,
+                windows,
+                conv: crate::cpu::micro::Conv { strips: tiles!(strip $rows $($w)*), dots: tiles!(dots $rows $($w)*), fill, turn },
+            };
         }
     };
 }
@@ -223,7 +276,7 @@ macro_rules! micro {
 pub(super) use micro;
 
 /// What products are computed in.
-pub trait Element: Copy + Send + Sync + 'static {
+pub trait Element: Copy + Default + fmt::Debug + Send + Sync + 'static {
     /// Zero.
     const ZERO: Self;
     /// Its micro-kernels.

@@ -3,6 +3,7 @@
 
 mod along;
 mod code;
+mod conv;
 mod cost;
 mod cut;
 mod fold;
@@ -73,6 +74,7 @@ pub fn compile(kernel: &Kernel, isa: Isa) -> Result<Arc<dyn Executable>, Compile
         Kernel::Groups(groups) => Arc::new(groups::compile(groups, isa)?),
         Kernel::Matmul(matmul) => matmul::compile(matmul, isa)?,
         Kernel::LinearInt8(linear) => Arc::new(int8::Int8Kernel::new(linear, isa)),
+        Kernel::Convolution(convolution) => conv::compile(convolution, isa)?,
         Kernel::Gather(gather) => Arc::new(index::GatherKernel::new(gather)?),
         Kernel::ScatterAdd(scatter) => Arc::new(scatter::ScatterAddKernel::new(&scatter.0, isa)?),
         Kernel::ArgReduce(reduce) => index::arg_reduce(reduce, isa)?,

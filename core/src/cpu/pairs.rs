@@ -9,7 +9,7 @@ use super::micro::{Element, Micro};
 use super::vector::{BLOCK, Body, Call, Primitive, select};
 
 /// Two neighbouring terms in bf16, or the f32 of a sum: a lane's bits. It lies wherever a bf16 may.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(transparent)]
 pub struct Pair([u16; 2]);
 
@@ -75,10 +75,10 @@ impl Body for Interleave {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::micro::{self, Tile, Vector, micro, thins, tiles};
+    use super::super::micro::{Tile, Vector, micro, thins, tiles};
     use super::super::pack::{self, Columns};
-    use super::super::thin::{self, Thin};
-    use super::super::windows::{self, Panel};
+    use super::super::thin::Thin;
+    use super::super::windows::Panel;
     use super::{Micro, Pair};
     use std::arch::x86_64::*;
 

@@ -134,7 +134,7 @@ impl<T: Computed> Pieces<T> {
     /// Of an operand whose sums have `k` terms: pieces of `lines` lines of `depth` elements.
     pub fn new(isa: Isa, half: DType, side: &Side, k: usize, (lines, depth): (usize, usize)) -> Option<Pieces<T>> {
         let terms = T::TERMS as isize;
-        let whole = |stride: isize| terms == 2 && k % 2 == 0 && stride % terms == 0;
+        let whole = |stride: isize| terms == 2 && k.is_multiple_of(2) && stride % terms == 0;
         let direct = side.plain.filter(|&(line, term)| term == 1 && whole(line)).map(|(line, _)| line / terms);
         let across = side.lines.inner_stride() == 1 && side.depth.inner_stride() != 1;
         let convert = T::convert(isa, half)?;

@@ -13,11 +13,12 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::Primitive;
+use super::framed;
 use super::movement::{Cut, Cuts};
 use super::pad::Pad;
+use super::{Op, Primitive};
 use crate::compile::fuse::Lower;
-use crate::compile::world::{Id, Vjp, World};
+use crate::compile::world::{Id, Ids, Vjp, World};
 use crate::error::Problem;
 use crate::program::kernel::{Dims, Kernel, Layout, Matmul, Strides};
 use crate::reference::{Array, Windows};
@@ -192,7 +193,14 @@ impl Primitive for Convolve {
         Some(world.push(self.clone(), &[image, kernel], ty))
     }
 
+    fn absorbed(&self, world: &World, node: Id) -> Option<(Op, Ids)> {
+        framed::absorbed(self, world, node)
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
+        if framed::lower(self, None, cx) {
+            return Ok(());
+        }
         let ty = cx.ty().clone();
         let dims = |shape: &[usize]| Dims::from_slice(shape);
         let (image, image_layout) = cx.strided(0);

@@ -19,6 +19,7 @@ pub(crate) mod detach;
 pub(crate) mod dropout;
 pub(crate) mod einsum;
 pub(crate) mod flip;
+pub(crate) mod framed;
 pub(crate) mod gather;
 pub(crate) mod gradient;
 pub(crate) mod host;
@@ -47,7 +48,7 @@ use smallvec::SmallVec;
 
 use crate::capture::Origin;
 use crate::compile::fuse::Lower;
-use crate::compile::world::{Id, Vjp, World};
+use crate::compile::world::{Id, Ids, Vjp, World};
 use crate::error::Problem;
 use crate::reference::Array;
 use crate::tape::TensorType;
@@ -115,6 +116,11 @@ pub(crate) trait Primitive {
         None
     }
 
+    /// An operation on other inputs that computes what `node` does without needing all that its inputs store.
+    fn absorbed(&self, _world: &World, _node: Id) -> Option<(Op, Ids)> {
+        None
+    }
+
     /// What the reference device computes.
     fn evaluate(&self, inputs: &[&Array], ty: &TensorType, arguments: &[u64]) -> Result<Array, Problem>;
 }
@@ -167,6 +173,8 @@ primitives! {
     LinearInt8(quantized::LinearInt8),
     /// Contraction of the windows of an image.
     Convolve(convolution::Convolve),
+    /// The same of an image among zeros that are not stored.
+    Framed(framed::Framed),
     /// The largest of each window.
     WindowMax(window_max::WindowMax),
     /// Rows picked by index.

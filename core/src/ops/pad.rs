@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 use super::movement::{Cut, Cuts};
 use super::source::constant_fn;
@@ -50,6 +50,25 @@ pub(crate) fn as_part(world: &World, id: Id) -> Option<Part> {
     let mut cut = (0..whole.len()).filter(|&axis| whole[axis] != part[axis]);
     let (axis, None) = (cut.next()?, cut.next()) else { return None };
     (pad.fill == 0.0f64.to_bits()).then_some(Part { axis, start: pad.cuts[axis].plain()?, value })
+}
+
+/// How an axis lies among zeros.
+pub(super) struct Frame {
+    /// Zeros before its first element.
+    pub before: usize,
+    /// From element to element.
+    pub step: usize,
+}
+
+impl Pad {
+    /// How the last axes lie among zeros, if nothing else is filled; `lead` axes come before them.
+    pub(super) fn frames(&self, world: &World, node: Id, lead: usize) -> Option<SmallVec<[Frame; 3]>> {
+        let (whole, part) = (world.shape(node), world.shape(world.inputs[node.index()][0]));
+        if self.fill != 0.0f64.to_bits() || whole.len() < lead || whole[..lead] != part[..lead] {
+            return None;
+        }
+        self.cuts[lead..].iter().map(|cut| Some(Frame { before: cut.fixed_start()?, step: cut.step })).collect()
+    }
 }
 
 impl Primitive for Pad {

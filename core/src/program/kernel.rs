@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use tapeflow_ir::{DType, Reduce, ScalarFn};
 
 pub use super::contraction::Matmul;
+pub use super::convolution::{Convolution, ConvolutionPart, Sliding};
 
 /// Extents or indices, one per axis.
 pub type Dims = SmallVec<[usize; 6]>;
@@ -235,6 +236,8 @@ pub enum Kernel {
     Matmul(Matmul),
     /// A contraction with a weight in eight bits.
     LinearInt8(LinearInt8),
+    /// A convolution; only the host takes it, in f32 and f64: elsewhere it is a contraction.
+    Convolution(Convolution),
     /// Rows picked.
     Gather(Gather),
     /// Rows added into.

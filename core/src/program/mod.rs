@@ -2,6 +2,7 @@
 //! device with a driver, or for several devices. Owns binding memory and running; knows no tape and no worlds.
 
 mod contraction;
+mod convolution;
 mod driven;
 pub(crate) mod flight;
 pub(crate) mod host;

@@ -44,6 +44,7 @@ pub(crate) fn dtype(kernel: &Kernel) -> DType {
         Kernel::Groups(groups) => groups.first().map_or(DType::F32, of_group),
         Kernel::Matmul(matmul) => matmul.dtype,
         Kernel::LinearInt8(_) => DType::F32,
+        Kernel::Convolution(convolution) => convolution.dtype,
         Kernel::Gather(gather) => gather.dtype,
         Kernel::ScatterAdd(scatter) => scatter.0.dtype,
         Kernel::ArgReduce(reduce) => reduce.dtype,
@@ -90,6 +91,7 @@ pub(crate) fn work(kernel: &Kernel, operands: &[usize]) -> Work {
             let flops = 2 * count(&[linear.m, linear.n, linear.k]);
             Work { read: bytes(0) + bytes(1) + bytes(2), written: bytes(3), flops }
         }
+        Kernel::Convolution(one) => Work { read: bytes(0) + bytes(1), written: bytes(2), flops: 2 * one.work() as u64 },
         Kernel::Gather(_) => Work { read: bytes(2).min(bytes(0)) + bytes(1), written: bytes(2), flops: 0 },
         Kernel::ScatterAdd(scatter) => {
             let elements = count(&[scatter.0.outer, scatter.0.picks, scatter.0.inner]);

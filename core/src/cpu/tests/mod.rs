@@ -2,6 +2,7 @@
 //! This file owns running a kernel and the reference for groups; the cases stand beside it.
 
 mod code;
+mod conv;
 mod groups;
 mod half;
 mod index;

@@ -1,0 +1,213 @@
+//! The gradient of a kernel of several channels: vectors run along channels, and each sum is a chain over the places of
+//! a chunk's images in order, in blocks. Chunks are cut by shape, and their sums are added in order.
+//! Owns the cut and the order of the tiles; the image's copy is `pixels`', the arithmetic `tile`'s.
+
+use super::pixels::{Pixels, Turn};
+use super::tile::{Strip, WIDEST};
+use super::{CHUNK_WORK, CHUNKS, Operand, Units, band, carved, even};
+use crate::cpu::isa::Isa;
+use crate::cpu::micro::{Element, Micro};
+use crate::program::kernel::{Args, Convolution, Executable, RunError};
+
+/// Places of a block of a sum: what they see of the image stays in the first-level cache.
+const DEPTH: usize = 256;
+/// Bytes of all chunks' sums, about, at most.
+const PARTIAL: usize = 2 << 20;
+
+/// A compiled gradient.
+#[derive(Debug)]
+pub struct ByChannels<T: 'static> {
+    groups: usize,
+    channels: usize,
+    outputs: usize,
+    taps: usize,
+    width: usize,
+    image: Operand,
+    places: Operand,
+    pixels: Pixels,
+    /// Items and bands; a group's own.
+    units: Units,
+    items: usize,
+    /// Chunks of a group, and units of a chunk.
+    blocks: usize,
+    per: usize,
+    work: usize,
+    /// Where each place of a band lies among the places and in scratch.
+    rows: Vec<i32>,
+    terms: Vec<i32>,
+    /// Where each vector of a row of the result begins in scratch: taps, then channels.
+    vectors: Vec<usize>,
+    micro: &'static Micro<T>,
+}
+
+impl<T: Element> ByChannels<T> {
+    pub fn new(convolution: &Convolution, isa: Isa) -> ByChannels<T> {
+        let Convolution { items, groups, channels, outputs, axes, reversed, image, other, .. } = convolution;
+        let (items, groups, channels, outputs) = (*items, *groups, *channels, *outputs);
+        let micro = T::micro(isa);
+        let [down, across] = axes;
+        let work = convolution.work();
+        let chunks = (work / CHUNK_WORK).min(CHUNKS / 2);
+        let band = band(down.places, chunks.div_ceil((items * groups).max(1)), |rows| {
+            Pixels::new(axes, channels, rows, micro.lanes).elements(micro.lanes) * size_of::<T>()
+        });
+        let pixels = Pixels::new(axes, channels, band, micro.lanes);
+        let units = Units::new(1, down.places, band);
+        let taps = down.taps * across.taps;
+        let sums = groups * outputs * taps * pixels.depth * size_of::<T>();
+        let count = items * units.bands;
+        let wanted = chunks.div_ceil(groups.max(1)).min((PARTIAL / sums.max(1)).max(4)).clamp(1, count.max(1));
+        let per = count.div_ceil(wanted).max(1);
+        let place = |i: usize| [i / across.places, i % across.places];
+        let all = band * across.places;
+        let at = |axis: usize, index: usize| index as isize * other.strides[axis];
+        let rows = (0..all).map(place).map(|[y, x]| (at(3, y) + at(4, x)) as i32).collect();
+        let terms = (0..all).map(|i| pixels.place(place(i)) as i32).collect();
+        let mut vectors = Vec::new();
+        for t in 0..taps {
+            let tap = [t / across.taps, t % across.taps];
+            let position = if *reversed { [down.taps - 1 - tap[0], across.taps - 1 - tap[1]] } else { tap };
+            vectors.extend((0..pixels.depth).step_by(micro.lanes).map(|c| pixels.tap(position) + c));
+        }
+        ByChannels {
+            groups,
+            channels,
+            outputs,
+            taps,
+            width: across.places,
+            image: Operand::new(image, [items, groups, channels, down.stored, across.stored]),
+            places: Operand::new(other, [items, groups, outputs, down.places, across.places]),
+            pixels,
+            units,
+            items,
+            blocks: count.div_ceil(per),
+            per,
+            work,
+            rows,
+            terms,
+            vectors,
+            micro,
+        }
+    }
+
+    /// Elements of a row of a chunk's sums, and of all.
+    fn pitch(&self) -> usize {
+        self.vectors.len() * self.micro.lanes
+    }
+
+    fn sums(&self) -> usize {
+        self.outputs * self.pitch()
+    }
+
+    /// Adds the products of a unit whose image lies in scratch; the first are not added but written.
+    ///
+    /// # Safety
+    /// As for `run_chunk`; `places` are those of the unit, `count` how many there are.
+    unsafe fn multiply(&self, image: *const T, places: *const T, sums: *mut T, count: usize, is_first: bool) {
+        let Micro { lanes, ref conv, .. } = *self.micro;
+        let panels = self.vectors.len().div_ceil(self.micro.vectors());
+        let tiles = self.outputs.div_ceil(self.micro.height());
+        let (row, pitch) = (self.places.stride(2), self.pitch());
+        for p in (0..count).step_by(DEPTH) {
+            let mut v = 0;
+            for panel in 0..panels {
+                let vectors = even(self.vectors.len(), panels, panel);
+                let b: [*const T; WIDEST] =
+                    std::array::from_fn(|w| image.wrapping_add(self.vectors[(v + w).min(self.vectors.len() - 1)]));
+                let mut o = 0;
+                for tile in 0..tiles {
+                    let rows = even(self.outputs, tiles, tile);
+                    // SAFETY: as our caller promised.
+                    unsafe {
+                        conv.strips[vectors - 1][rows - 1](&Strip {
+                            k: DEPTH.min(count - p),
+                            a: places.offset(o as isize * row),
+                            a_row: row,
+                            a_at: self.rows[p..].as_ptr(),
+                            b,
+                            b_at: self.terms[p..].as_ptr(),
+                            c: sums.add(o * pitch + v * lanes),
+                            pitch,
+                            add: !is_first || p > 0,
+                        });
+                    }
+                    o += rows;
+                }
+                v += vectors;
+            }
+        }
+    }
+}
+
+impl<T: Element> Executable for ByChannels<T> {
+    fn chunks(&self) -> usize {
+        self.groups * self.blocks
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        carved::<T>(self.pixels.elements(self.micro.lanes))
+    }
+
+    fn partial_bytes(&self) -> usize {
+        self.chunks() * self.sums() * size_of::<T>()
+    }
+
+    fn cost(&self) -> u64 {
+        100 + (self.work / 20) as u64
+    }
+
+    unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
+        let (group, block) = (chunk / self.blocks, chunk % self.blocks);
+        let stride = |axis| self.image.stride(axis);
+        let units = block * self.per..((block + 1) * self.per).min(self.items * self.units.bands);
+        for unit in units.clone() {
+            let (item, _, first, rows) = self.units.of(unit);
+            // SAFETY: the layouts stay within the operands, the chunk's sums are its own, and scratch is as large as
+            // asked.
+            unsafe {
+                let image = scratch.as_mut_ptr().cast::<T>();
+                (self.micro.conv.turn)(&Turn {
+                    pixels: &self.pixels,
+                    dst: image,
+                    framed: self.units.bands == 1 && unit > units.start,
+                    src: self.image.at(args.operands[1], args, [item, group]),
+                    strides: [stride(2), stride(3), stride(4)],
+                    channels: self.channels,
+                    first,
+                });
+                let places = self.places.at::<T>(args.operands[0], args, [item, group]);
+                let places = places.offset(first as isize * self.places.stride(3));
+                let sums = args.partial.cast::<T>().add(chunk * self.sums());
+                self.multiply(image, places, sums, rows * self.width, unit == units.start);
+            }
+        }
+        Ok(())
+    }
+
+    fn has_finish(&self) -> bool {
+        true
+    }
+
+    unsafe fn finish(&self, args: &Args<'_>, _: &mut [u8]) -> Result<(), RunError> {
+        let (depth, pitch) = (self.pixels.depth, self.pitch());
+        // SAFETY: the result is contiguous, and all chunks have written their sums.
+        unsafe {
+            let (sums, out) = (args.partial.cast::<T>(), args.operands[2].cast::<T>());
+            for group in 0..self.groups {
+                let first = sums.add(group * self.blocks * self.sums());
+                for block in 1..self.blocks {
+                    let next = first.add(block * self.sums());
+                    (0..self.sums()).for_each(|i| *first.add(i) = (*first.add(i)).plus(*next.add(i)));
+                }
+                for o in 0..self.outputs {
+                    let out = out.add((group * self.outputs + o) * self.channels * self.taps);
+                    for t in 0..self.taps {
+                        let row = first.add(o * pitch + t * depth);
+                        (0..self.channels).for_each(|c| *out.add(c * self.taps + t) = *row.add(c));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

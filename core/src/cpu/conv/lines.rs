@@ -1,0 +1,218 @@
+//! The gradient of a kernel of few channels: vectors run along the places, one sum per lane, added as a tree for each
+//! image; images are added in order within a chunk, and the chunks, which are cut by shape, in order.
+//! Owns the cut and the order of the sums; the image's copy is `shifted`'s, the arithmetic `tile`'s.
+
+use super::shifted::{Fill, Shifted};
+use super::tile::{Dots, WIDEST};
+use super::{CHUNK_WORK, CHUNKS, Operand, Units, band, carve, carved, even};
+use crate::cpu::isa::Isa;
+use crate::cpu::micro::{Micro, Number};
+use crate::program::kernel::{Args, Convolution, Executable, RunError};
+
+/// Elements of the largest tile of vectors of any instruction set.
+const LANES: usize = 8 * 48;
+
+/// A compiled gradient.
+#[derive(Debug)]
+pub struct ByLines<T: 'static> {
+    groups: usize,
+    outputs: usize,
+    channels: usize,
+    width: usize,
+    image: Operand,
+    places: Operand,
+    /// Whether places of an image lie side by side.
+    is_linear: bool,
+    shifted: Shifted,
+    units: Units,
+    items: usize,
+    blocks: usize,
+    per: usize,
+    work: usize,
+    /// Where each channel's taps lie in scratch.
+    terms: Vec<usize>,
+    micro: &'static Micro<T>,
+}
+
+impl<T: Number> ByLines<T> {
+    pub fn new(convolution: &Convolution, isa: Isa) -> ByLines<T> {
+        let Convolution { items, groups, channels, outputs, axes, reversed, image, other, .. } = convolution;
+        let (items, groups, channels, outputs) = (*items, *groups, *channels, *outputs);
+        let micro = T::micro(isa);
+        let [down, across] = axes;
+        let work = convolution.work();
+        let chunks = (work / CHUNK_WORK * 8).min(CHUNKS);
+        let wanted = chunks.div_ceil((items * groups).max(1));
+        let band = band(down.places, wanted, |rows| {
+            Shifted::new(axes, rows, micro.lanes).elements(channels, micro.lanes) * size_of::<T>()
+        });
+        let shifted = Shifted::new(axes, band, micro.lanes);
+        let units = Units::new(1, down.places, band);
+        let count = items * units.bands;
+        let wanted = chunks.div_ceil(groups.max(1)).clamp(1, count.max(1));
+        let per = count.div_ceil(wanted).max(1);
+        let mut terms = Vec::new();
+        for c in 0..channels {
+            for t in 0..down.taps * across.taps {
+                let tap = [t / across.taps, t % across.taps];
+                let position = if *reversed { [down.taps - 1 - tap[0], across.taps - 1 - tap[1]] } else { tap };
+                terms.push(shifted.term(c, position));
+            }
+        }
+        let is_linear = other.strides[4] == 1 && (down.places == 1 || other.strides[3] == across.places as isize);
+        ByLines {
+            groups,
+            outputs,
+            channels,
+            width: across.places,
+            image: Operand::new(image, [items, groups, channels, down.stored, across.stored]),
+            places: Operand::new(other, [items, groups, outputs, down.places, across.places]),
+            is_linear,
+            shifted,
+            units,
+            items,
+            blocks: count.div_ceil(per),
+            per,
+            work,
+            terms,
+            micro,
+        }
+    }
+
+    fn sums(&self) -> usize {
+        self.outputs * self.terms.len()
+    }
+
+    /// Elements of scratch for places that do not lie side by side.
+    fn gathered(&self) -> usize {
+        if self.is_linear { 0 } else { self.outputs * self.shifted.band * self.width }
+    }
+
+    /// Adds the products of a unit whose image lies in scratch.
+    ///
+    /// # Safety
+    /// As for `run_chunk`; `places` are those of the unit, from output to output, `count` how many there are.
+    unsafe fn multiply(&self, image: *const T, (places, row): (*const T, isize), sums: *mut T, count: usize) {
+        let Micro { lanes, ref conv, .. } = *self.micro;
+        let panels = self.terms.len().div_ceil(self.micro.vectors());
+        let tiles = self.outputs.div_ceil(self.micro.height());
+        let steps = count / lanes;
+        let mut buffer = [T::ZERO; LANES];
+        let mut first = 0;
+        for panel in 0..panels {
+            let terms = &self.terms[first..first + even(self.terms.len(), panels, panel)];
+            let b: [*const T; WIDEST] = std::array::from_fn(|w| image.wrapping_add(terms[w.min(terms.len() - 1)]));
+            let mut o = 0;
+            for tile in 0..tiles {
+                let rows = even(self.outputs, tiles, tile);
+                // SAFETY: as our caller promised; `buffer` holds the largest tile.
+                unsafe {
+                    let a = places.offset(o as isize * row);
+                    let lanes_of = buffer.as_mut_ptr();
+                    conv.dots[terms.len() - 1][rows - 1](&Dots { steps, a, a_row: row, b, lanes: lanes_of });
+                    for r in 0..rows {
+                        for w in 0..terms.len() {
+                            let from = (r * terms.len() + w) * lanes;
+                            let mut sum = tree(&mut buffer[from..from + lanes]);
+                            let (a, b) = (a.offset(r as isize * row), b[w]);
+                            (steps * lanes..count).for_each(|i| sum = sum.multiply_add(*a.add(i), *b.add(i)));
+                            let to = sums.add((o + r) * self.terms.len() + first + w);
+                            *to = (*to).plus(sum);
+                        }
+                    }
+                }
+                o += rows;
+            }
+            first += terms.len();
+        }
+    }
+}
+
+/// The sum of a power of two of elements, halves added to halves.
+fn tree<T: Number>(lanes: &mut [T]) -> T {
+    let mut half = lanes.len() / 2;
+    while half > 0 {
+        let (low, high) = lanes.split_at_mut(half);
+        low.iter_mut().zip(high).for_each(|(a, b)| *a = a.plus(*b));
+        half /= 2;
+    }
+    lanes[0]
+}
+
+impl<T: Number> Executable for ByLines<T> {
+    fn chunks(&self) -> usize {
+        self.groups * self.blocks
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        let image = self.shifted.elements(self.channels, self.micro.lanes);
+        carved::<isize>(self.shifted.numbers()) + carved::<T>(image) + carved::<T>(self.gathered())
+    }
+
+    fn partial_bytes(&self) -> usize {
+        self.chunks() * self.sums() * size_of::<T>()
+    }
+
+    fn cost(&self) -> u64 {
+        100 + (self.work / 8) as u64
+    }
+
+    unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
+        let (group, block) = (chunk / self.blocks, chunk % self.blocks);
+        let stride = |axis| self.image.stride(axis);
+        // SAFETY: the layouts stay within the operands, the chunk's sums are its own, and scratch is as large as asked.
+        unsafe {
+            let sums = args.partial.cast::<T>().add(chunk * self.sums());
+            (0..self.sums()).for_each(|i| *sums.add(i) = T::ZERO);
+            for unit in block * self.per..((block + 1) * self.per).min(self.items * self.units.bands) {
+                let (item, _, first, rows) = self.units.of(unit);
+                let (numbers, rest) = carve::<isize>(scratch.as_mut_ptr(), self.shifted.numbers());
+                let (image, rest) = carve::<T>(rest, self.shifted.elements(self.channels, self.micro.lanes));
+                (self.micro.conv.fill)(&mut Fill {
+                    shifted: &self.shifted,
+                    dst: image,
+                    src: self.image.at(args.operands[1], args, [item, group]),
+                    strides: [stride(2), stride(3), stride(4)],
+                    channels: self.channels,
+                    ends: self.image.ends(args.operands[1], args),
+                    first,
+                    numbers: std::slice::from_raw_parts_mut(numbers, self.shifted.numbers()),
+                });
+                let places = self.places.at::<T>(args.operands[0], args, [item, group]);
+                let places = places.offset(first as isize * self.places.stride(3));
+                let lines = if self.is_linear {
+                    (places, self.places.stride(2))
+                } else {
+                    let (gathered, count) = (rest.cast::<T>(), rows * self.width);
+                    for i in 0..self.outputs * count {
+                        let (o, y, x) = (i / count, i % count / self.width, i % self.width);
+                        let at = |index: usize, axis: usize| index as isize * self.places.stride(axis);
+                        *gathered.add(i) = *places.offset(at(o, 2) + at(y, 3) + at(x, 4));
+                    }
+                    (gathered.cast_const(), count as isize)
+                };
+                self.multiply(image, lines, sums, rows * self.width);
+            }
+        }
+        Ok(())
+    }
+
+    fn has_finish(&self) -> bool {
+        true
+    }
+
+    unsafe fn finish(&self, args: &Args<'_>, _: &mut [u8]) -> Result<(), RunError> {
+        // SAFETY: the result is contiguous, and all chunks have written their sums.
+        unsafe {
+            let (sums, out) = (args.partial.cast::<T>(), args.operands[2].cast::<T>());
+            for group in 0..self.groups {
+                for i in 0..self.sums() {
+                    let of = |block: usize| *sums.add((group * self.blocks + block) * self.sums() + i);
+                    let total = (0..self.blocks).fold(T::ZERO, |total, block| total.plus(of(block)));
+                    *out.add(group * self.sums() + i) = total;
+                }
+            }
+        }
+        Ok(())
+    }
+}

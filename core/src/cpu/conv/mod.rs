@@ -1,0 +1,151 @@
+//! Convolutions of images: kernels that read their terms straight from a copy of the image in scratch, which a cache
+//! holds, and no matrix of windows.
+//!
+//! Owns which kernel computes what, where the operands lie and how places are cut into bands; knows no arithmetic.
+
+mod channels;
+mod lines;
+pub mod pixels;
+mod places;
+pub mod shifted;
+pub mod tile;
+
+use std::sync::Arc;
+
+use tapeflow_ir::DType;
+
+use super::CompileError;
+use super::isa::Isa;
+use super::micro::Number;
+use crate::program::kernel::{Args, Convolution, ConvolutionPart, Executable, Layout};
+use channels::ByChannels;
+use lines::ByLines;
+use places::Places;
+
+/// Bytes of the copy of an image in scratch, about, at most: part of a second-level cache.
+const SCRATCH: usize = 384 << 10;
+/// Multiplications that are worth a chunk of their own.
+const CHUNK_WORK: usize = 1 << 20;
+/// Chunks, about, at most.
+const CHUNKS: usize = 32;
+
+/// Compiles a convolution.
+///
+/// # Errors
+/// [`CompileError::Undefined`] for other dtypes than f32 and f64, [`CompileError::Malformed`] for layouts of another
+/// rank and windows beyond the frame.
+pub fn compile(convolution: &Convolution, isa: Isa) -> Result<Arc<dyn Executable>, CompileError> {
+    if !convolution.is_well_formed() {
+        return Err(CompileError::Malformed("a convolution's layouts have five axes and its windows lie in the frame"));
+    }
+    match convolution.dtype {
+        DType::F32 => Ok(of::<f32>(convolution, isa)),
+        DType::F64 => Ok(of::<f64>(convolution, isa)),
+        dtype => Err(CompileError::Undefined { op: "convolution".into(), dtype }),
+    }
+}
+
+fn of<T: Number>(convolution: &Convolution, isa: Isa) -> Arc<dyn Executable> {
+    let lanes = T::micro(isa).lanes;
+    match convolution.part {
+        ConvolutionPart::Places => Arc::new(Places::<T>::new(convolution, isa)),
+        ConvolutionPart::Kernel if 2 * convolution.channels >= lanes => {
+            Arc::new(ByChannels::<T>::new(convolution, isa))
+        }
+        ConvolutionPart::Kernel => Arc::new(ByLines::<T>::new(convolution, isa)),
+    }
+}
+
+/// An operand's layout, with the elements between which all can be read.
+#[derive(Debug)]
+struct Operand {
+    layout: Layout,
+    low: isize,
+    high: isize,
+}
+
+impl Operand {
+    fn new(layout: &Layout, extents: [usize; 5]) -> Operand {
+        let reach = |wanted: fn(isize) -> bool| {
+            let steps = layout.strides.iter().zip(extents);
+            steps.filter(|(stride, _)| wanted(**stride)).map(|(s, d)| s * (d.max(1) as isize - 1)).sum::<isize>()
+        };
+        Operand { layout: layout.clone(), low: reach(|s| s < 0), high: reach(|s| s > 0) }
+    }
+
+    fn stride(&self, axis: usize) -> isize {
+        self.layout.strides[axis]
+    }
+
+    /// The first element at (outer, inner) of the first two axes.
+    ///
+    /// # Safety
+    /// The operand has it.
+    unsafe fn at<T>(&self, operand: *mut u8, args: &Args<'_>, [outer, inner]: [usize; 2]) -> *const T {
+        let offset = self.layout.offset_with(args.scalars);
+        let inner = inner as isize * self.stride(1);
+        // SAFETY: as our caller promised.
+        unsafe { operand.cast::<T>().cast_const().offset(offset + outer as isize * self.stride(0) + inner) }
+    }
+
+    /// The first and the last element.
+    ///
+    /// # Safety
+    /// The operand is as the layout says.
+    unsafe fn ends<T>(&self, operand: *mut u8, args: &Args<'_>) -> [*const T; 2] {
+        let offset = self.layout.offset_with(args.scalars);
+        // SAFETY: as our caller promised.
+        [self.low, self.high].map(|reach| unsafe { operand.cast::<T>().cast_const().offset(offset + reach) })
+    }
+}
+
+/// Rows of places that are computed together, so that what they see of the image fits into scratch: even bands, at
+/// least `wanted` of them if there are as many rows.
+fn band(rows: usize, wanted: usize, bytes: impl Fn(usize) -> usize) -> usize {
+    let mut bands = wanted.clamp(1, rows.max(1));
+    while bands < rows && bytes(rows.div_ceil(bands)) > SCRATCH {
+        bands += 1;
+    }
+    rows.div_ceil(bands).max(1)
+}
+
+/// How a convolution's items, groups and bands of places are numbered.
+#[derive(Debug)]
+struct Units {
+    groups: usize,
+    rows: usize,
+    band: usize,
+    bands: usize,
+}
+
+impl Units {
+    fn new(groups: usize, rows: usize, band: usize) -> Units {
+        Units { groups, rows, band, bands: rows.div_ceil(band) }
+    }
+
+    /// (item, group, first row, rows) of a unit.
+    fn of(&self, unit: usize) -> (usize, usize, usize, usize) {
+        let (rest, band) = (unit / self.bands, unit % self.bands);
+        let first = band * self.band;
+        (rest / self.groups, rest % self.groups, first, self.band.min(self.rows - first))
+    }
+}
+
+/// Even parts of `extent` that are at most `most`: the size of part `number` of `parts`.
+fn even(extent: usize, parts: usize, number: usize) -> usize {
+    (extent + number) / parts
+}
+
+/// The first `T`s of scratch, and what is left from an aligned address on.
+///
+/// # Safety
+/// There are as many.
+unsafe fn carve<T>(scratch: *mut u8, count: usize) -> (*mut T, *mut u8) {
+    // SAFETY: as our caller promised.
+    (scratch.cast(), unsafe { scratch.add((count * size_of::<T>()).next_multiple_of(64)) })
+}
+
+/// What `carve` takes.
+fn carved<T>(count: usize) -> usize {
+    (count * size_of::<T>()).next_multiple_of(64)
+}

@@ -1,0 +1,113 @@
+//! Micro-kernels of convolutions: tiles of sums held in registers whose operands are read through lists of offsets.
+//! Owns the arithmetic of a tile; knows neither images nor how they are laid out in scratch.
+
+use crate::cpu::micro::Vector;
+
+/// Vectors of the widest tile.
+pub const WIDEST: usize = 3;
+
+/// `c[r, w] = Σ a[r · a_row + a_at[p]] · b[w][b_at[p]…]`, or `+=`: every lane one chain over p in order, from zero.
+#[derive(Clone, Copy, Debug)]
+pub struct Strip<T> {
+    /// Terms of the sum.
+    pub k: usize,
+    /// What is splatted: its first row, from row to row, and where each term lies.
+    pub a: *const T,
+    pub a_row: isize,
+    pub a_at: *const i32,
+    /// The vectors' first elements, and where each term lies from there.
+    pub b: [*const T; WIDEST],
+    pub b_at: *const i32,
+    /// The first element of the result, vectors side by side, and from row to row.
+    pub c: *mut T,
+    pub pitch: usize,
+    /// Whether sums are added to what is there.
+    pub add: bool,
+}
+
+/// Computes a tile of a fixed size.
+///
+/// # Safety
+/// The addresses suit the tile and its size, `c` overlaps neither operand, and the machine has the instruction set.
+pub type StripFn<T> = unsafe fn(&Strip<T>);
+
+/// The tile of `R` rows by `W` vectors.
+///
+/// # Safety
+/// As for [`StripFn`].
+#[inline(always)]
+pub unsafe fn strip<V: Vector, const R: usize, const W: usize>(strip: &Strip<V::Element>) {
+    let &Strip { k, a, a_row, a_at, b, b_at, c, pitch, add } = strip;
+    // SAFETY: as our caller promised.
+    unsafe {
+        let mut acc = [[V::zero(); W]; R];
+        for p in 0..k {
+            let (a, at) = (a.offset(*a_at.add(p) as isize), *b_at.add(p) as isize);
+            let mut line = [V::zero(); W];
+            for (line, b) in line.iter_mut().zip(b) {
+                *line = V::load(b.offset(at));
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let x = V::splat(a.offset(r as isize * a_row));
+                for (acc, &line) in acc.iter_mut().zip(&line) {
+                    *acc = acc.multiply_add(x, line);
+                }
+            }
+        }
+        for (r, acc) in acc.iter().enumerate() {
+            for (w, &acc) in acc.iter().enumerate() {
+                let at = c.add(r * pitch + w * V::LANES);
+                let sum = if add { V::load(at).plus(acc) } else { acc };
+                sum.store(at);
+            }
+        }
+    }
+}
+
+/// `lanes[r, w]` = the sums of `a[r · a_row + i] · b[w][i]` over whole vectors of i, one per lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Dots<T> {
+    /// How many vectors.
+    pub steps: usize,
+    /// The first row, and from row to row.
+    pub a: *const T,
+    pub a_row: isize,
+    /// The other rows.
+    pub b: [*const T; WIDEST],
+    /// A vector for each pair.
+    pub lanes: *mut T,
+}
+
+/// Computes dot products of a fixed number of rows.
+///
+/// # Safety
+/// As for [`StripFn`].
+pub type DotsFn<T> = unsafe fn(&Dots<T>);
+
+/// Those of `R` rows by `W` rows.
+///
+/// # Safety
+/// As for [`DotsFn`].
+#[inline(always)]
+pub unsafe fn dots<V: Vector, const R: usize, const W: usize>(dots: &Dots<V::Element>) {
+    let &Dots { steps, a, a_row, b, lanes } = dots;
+    // SAFETY: as our caller promised.
+    unsafe {
+        let mut acc = [[V::zero(); W]; R];
+        for i in 0..steps {
+            let mut line = [V::zero(); W];
+            for (line, b) in line.iter_mut().zip(b) {
+                *line = V::load(b.add(i * V::LANES));
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let x = V::load(a.offset(r as isize * a_row).add(i * V::LANES));
+                for (acc, &line) in acc.iter_mut().zip(&line) {
+                    *acc = acc.multiply_add(x, line);
+                }
+            }
+        }
+        for (r, acc) in acc.iter().enumerate() {
+            acc.iter().enumerate().for_each(|(w, acc)| acc.store(lanes.add((r * W + w) * V::LANES)));
+        }
+    }
+}
