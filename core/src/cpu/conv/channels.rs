@@ -3,7 +3,7 @@
 //! Owns the cut and the order of the tiles; the image's copy is `pixels`', the arithmetic `tile`'s.
 
 use super::pixels::{Pixels, Turn};
-use super::tile::{Strip, WIDEST};
+use super::tile::{AHEAD, Strip, WIDEST};
 use super::{CHUNK_WORK, CHUNKS, Operand, Units, band, carved, even};
 use crate::cpu::isa::Isa;
 use crate::cpu::micro::{Element, Micro};
@@ -62,7 +62,8 @@ impl<T: Element> ByChannels<T> {
         let all = band * across.places;
         let at = |axis: usize, index: usize| index as isize * other.strides[axis];
         let rows = (0..all).map(place).map(|[y, x]| (at(3, y) + at(4, x)) as i32).collect();
-        let terms = (0..all).map(|i| pixels.place(place(i)) as i32).collect();
+        let mut terms: Vec<i32> = (0..all).map(|i| pixels.place(place(i)) as i32).collect();
+        terms.extend([0; AHEAD]);
         let mut vectors = Vec::new();
         for t in 0..taps {
             let tap = [t / across.taps, t % across.taps];

@@ -2,7 +2,7 @@
 //! Owns the cut and the order of the tiles; the image's copy is `shifted`'s, the arithmetic `tile`'s.
 
 use super::shifted::{Fill, Shifted};
-use super::tile::{Strip, WIDEST};
+use super::tile::{AHEAD, Strip, WIDEST};
 use super::{CHUNK_WORK, CHUNKS, Operand, Units, band, carve, carved, even};
 use crate::cpu::isa::Isa;
 use crate::cpu::micro::{Element, Micro};
@@ -58,6 +58,7 @@ impl<T: Element> Places<T> {
                 terms.push(shifted.term(c, position) as i32);
             }
         }
+        terms.extend([terms[0]; AHEAD]);
         Places {
             items,
             channels,
@@ -100,7 +101,7 @@ impl<T: Element> Places<T> {
                     let b: [*const T; WIDEST] = std::array::from_fn(|w| image.wrapping_add(j + w * lanes));
                     let c = out.add(o * self.places + j);
                     let strip = Strip {
-                        k: self.terms.len(),
+                        k: self.weights.len(),
                         a: kernel.offset(o as isize * row),
                         a_row: row,
                         a_at: self.weights.as_ptr(),

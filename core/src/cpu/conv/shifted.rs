@@ -119,40 +119,114 @@ pub unsafe fn fill<V: Vector>(fill: &mut Fill<'_, V::Element>) {
     let Fill { shifted, dst, src, strides: [channel, row, column], channels, ends, first, ref mut numbers } = *fill;
     shifted.sources(first, row, numbers);
     let width = shifted.axes[1].places;
-    // SAFETY: as our caller promised. Whole vectors are written up to the end of a row, then the next row over what is
-    // too much; `elements` counts a vector behind the last.
-    unsafe {
-        for c in 0..channels {
-            let src = src.wrapping_offset(c as isize * channel);
-            for (tap, columns) in shifted.columns.iter().enumerate() {
-                let mut dst = dst.add(c * shifted.channel + tap * shifted.copy);
-                for &from in numbers.iter() {
-                    let line = src.wrapping_offset(from);
-                    match columns.run {
-                        _ if from == NOTHING => zeros::<V>(dst, width),
-                        Some((before, count, start)) if column == 1 => {
-                            let line = line.wrapping_add(start).wrapping_sub(before);
-                            let end = line.wrapping_add(width.next_multiple_of(V::LANES) - 1);
-                            if line >= ends[0] && end <= ends[1] {
-                                (0..width).step_by(V::LANES).for_each(|x| V::load(line.add(x)).store(dst.add(x)));
-                                (0..before).for_each(|x| *dst.add(x) = Default::default());
-                            } else {
-                                zeros::<V>(dst, width);
-                                let line = line.wrapping_add(before);
-                                (0..count).for_each(|x| *dst.add(before + x) = *line.add(x));
-                            }
-                            (before + count..width).for_each(|x| *dst.add(x) = Default::default());
-                        }
-                        _ => {
-                            zeros::<V>(dst, width);
-                            for (x, &at) in columns.at.iter().enumerate().filter(|(_, at)| **at >= 0) {
-                                *dst.add(x) = *line.offset(at as isize * column);
-                            }
+    let lows = numbers.iter().copied().filter(|&from| from != NOTHING);
+    let (low, high) = lows.fold((isize::MAX, isize::MIN), |(low, high), from| (low.min(from), high.max(from)));
+    let whole = width.next_multiple_of(V::LANES) as isize;
+    for c in 0..channels {
+        let src = src.wrapping_offset(c as isize * channel);
+        for (tap, columns) in shifted.columns.iter().enumerate() {
+            // SAFETY: as our caller promised; whole vectors are read only if all of them lie between `ends`.
+            unsafe {
+                let dst = dst.add(c * shifted.channel + tap * shifted.copy);
+                match columns.run {
+                    Some(_) if low > high => (0..numbers.len()).for_each(|i| zeros::<V>(dst.add(i * width), width)),
+                    Some((before, count, start)) if column == 1 => {
+                        let line = src.wrapping_add(start).wrapping_sub(before);
+                        let inside =
+                            line.wrapping_offset(low) >= ends[0] && line.wrapping_offset(high + whole - 1) <= ends[1];
+                        let copy = Copy { dst, width, src: line, before, behind: before + count, rows: numbers };
+                        match width.div_ceil(V::LANES) {
+                            _ if !inside => each::<V>(&copy),
+                            1 => vectors::<V, 1>(&copy),
+                            2 => vectors::<V, 2>(&copy),
+                            4 => vectors::<V, 4>(&copy),
+                            _ => vectors::<V, 0>(&copy),
                         }
                     }
-                    dst = dst.add(width);
+                    _ => gather::<V>(dst, src, numbers, (&columns.at, column)),
                 }
             }
+        }
+    }
+}
+
+/// A copy of the rows of one channel: of each, columns `before..behind` come from the image.
+struct Copy<'s, T> {
+    dst: *mut T,
+    width: usize,
+    /// What the rows count from; column 0 is read there.
+    src: *const T,
+    before: usize,
+    behind: usize,
+    rows: &'s [isize],
+}
+
+/// Copies rows as `N` vectors each; 0: as many as it takes.
+///
+/// # Safety
+/// As for `fill`; whole vectors can be read. They are written up to the end of a row, then the next row over what is too
+/// much: there is room for a vector behind the last.
+#[inline(always)]
+unsafe fn vectors<V: Vector, const N: usize>(copy: &Copy<'_, V::Element>) {
+    let &Copy { mut dst, width, src, before, behind, rows } = copy;
+    let count = if N == 0 { width.div_ceil(V::LANES) } else { N };
+    for &from in rows {
+        // SAFETY: as our caller promised.
+        unsafe {
+            if from == NOTHING {
+                (0..count).for_each(|i| V::zero().store(dst.add(i * V::LANES)));
+            } else {
+                let line = src.wrapping_offset(from);
+                (0..count).for_each(|i| V::load(line.wrapping_add(i * V::LANES)).store(dst.add(i * V::LANES)));
+                (0..before).for_each(|x| *dst.add(x) = Default::default());
+                (behind..width).for_each(|x| *dst.add(x) = Default::default());
+            }
+            dst = dst.add(width);
+        }
+    }
+}
+
+/// Copies rows element by element.
+///
+/// # Safety
+/// As for `fill`.
+unsafe fn each<V: Vector>(copy: &Copy<'_, V::Element>) {
+    let &Copy { mut dst, width, src, before, behind, rows } = copy;
+    for &from in rows {
+        // SAFETY: as our caller promised: only columns that are there are read.
+        unsafe {
+            (0..width).for_each(|x| *dst.add(x) = Default::default());
+            if from != NOTHING {
+                let line = src.wrapping_offset(from);
+                (before..behind).for_each(|x| *dst.add(x) = *line.wrapping_add(x));
+            }
+            dst = dst.add(width);
+        }
+    }
+}
+
+/// Picks the elements of rows at these columns, so far from each other; negative ones are zeros.
+///
+/// # Safety
+/// As for `fill`.
+#[inline(always)]
+unsafe fn gather<V: Vector>(
+    mut dst: *mut V::Element,
+    src: *const V::Element,
+    rows: &[isize],
+    (columns, stride): (&[i32], isize),
+) {
+    for &from in rows {
+        // SAFETY: as our caller promised.
+        unsafe {
+            zeros::<V>(dst, columns.len());
+            if from != NOTHING {
+                let line = src.wrapping_offset(from);
+                for (x, &at) in columns.iter().enumerate().filter(|(_, at)| **at >= 0) {
+                    *dst.add(x) = *line.offset(at as isize * stride);
+                }
+            }
+            dst = dst.add(columns.len());
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Micro-kernels of convolutions: tiles of sums held in registers whose operands are read through lists of offsets.
 //! Owns the arithmetic of a tile; knows neither images nor how they are laid out in scratch.
 
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::compiler_fence;
+
 use crate::cpu::micro::Vector;
 
 /// Vectors of the widest tile.
@@ -25,11 +28,25 @@ pub struct Strip<T> {
     pub add: bool,
 }
 
+/// How many terms ahead a strip asks for its vectors: lists of offsets are longer by so many.
+pub const AHEAD: usize = 8;
+
 /// Computes a tile of a fixed size.
 ///
 /// # Safety
 /// The addresses suit the tile and its size, `c` overlaps neither operand, and the machine has the instruction set.
 pub type StripFn<T> = unsafe fn(&Strip<T>);
+
+/// The same address, of which the compiler knows nothing.
+#[inline(always)]
+fn hidden<T>(mut address: *const T) -> *const T {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    // SAFETY: no instructions.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(reg) address, options(pure, nomem, nostack, preserves_flags));
+    }
+    address
+}
 
 /// The tile of `R` rows by `W` vectors.
 ///
@@ -42,16 +59,20 @@ pub unsafe fn strip<V: Vector, const R: usize, const W: usize>(strip: &Strip<V::
     unsafe {
         let mut acc = [[V::zero(); W]; R];
         for p in 0..k {
-            let (a, at) = (a.offset(*a_at.add(p) as isize), *b_at.add(p) as isize);
+            let at = *b_at.add(p) as isize;
             let mut line = [V::zero(); W];
             for (line, b) in line.iter_mut().zip(b) {
                 *line = V::load(b.offset(at));
+                V::prefetch(b.wrapping_offset(*b_at.add(p + AHEAD) as isize));
             }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let x = V::splat(a.offset(r as isize * a_row));
+            let mut row = a.offset(*a_at.add(p) as isize);
+            for acc in &mut acc {
+                let x = V::splat(row);
                 for (acc, &line) in acc.iter_mut().zip(&line) {
                     *acc = acc.multiply_add(x, line);
                 }
+                // An address of its own for each row: splats that are read ahead take the registers of sums.
+                row = hidden(row.wrapping_offset(a_row));
             }
         }
         for (r, acc) in acc.iter().enumerate() {
@@ -104,6 +125,7 @@ pub unsafe fn dots<V: Vector, const R: usize, const W: usize>(dots: &Dots<V::Ele
                 for (acc, &line) in acc.iter_mut().zip(&line) {
                     *acc = acc.multiply_add(x, line);
                 }
+                compiler_fence(SeqCst);
             }
         }
         for (r, acc) in acc.iter().enumerate() {
