@@ -11,6 +11,10 @@ use crate::error::Problem;
 /// Every block starts at a multiple of this: a cache line, and the widest vector register.
 pub(crate) const ALIGN: usize = 64;
 
+/// Blocks of at least this many bytes begin at multiples of it and ask for pages of this size: a walk over many small
+/// pages waits for their translation, several times as long on a virtual machine.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// Host memory of one tensor or one arena.
 #[derive(Debug)]
 pub(crate) struct Block {
@@ -157,12 +161,26 @@ fn give_back_idle() {
 }
 
 fn block_layout(class: usize) -> Option<Layout> {
-    Layout::from_size_align(class, ALIGN).ok()
+    Layout::from_size_align(class, if class >= HUGE_PAGE { HUGE_PAGE } else { ALIGN }).ok()
 }
 
 fn system_alloc(class: usize) -> Option<NonNull<u8>> {
     // SAFETY: classes are at least `ALIGN` bytes.
-    block_layout(class).and_then(|layout| NonNull::new(unsafe { alloc(layout) }))
+    let address = block_layout(class).and_then(|layout| NonNull::new(unsafe { alloc(layout) }))?;
+    want_huge_pages(address, class);
+    Some(address)
+}
+
+/// Asks for huge pages where whole ones fit. A system that has none to give gives small ones.
+fn want_huge_pages(address: NonNull<u8>, class: usize) {
+    #[cfg(target_os = "linux")]
+    if class >= HUGE_PAGE {
+        let whole = class & !(HUGE_PAGE - 1);
+        // SAFETY: the range lies in the block and begins at a page; the advice changes no contents.
+        unsafe { libc::madvise(address.as_ptr().cast(), whole, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (address, class);
 }
 
 fn system_free(address: NonNull<u8>, class: usize) {

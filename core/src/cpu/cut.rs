@@ -62,6 +62,10 @@ impl Shapes {
         let (mut tile, mut tile_rows) = (most.min(total.max(1)), 1);
         if by_row {
             tile_rows = (most / inner.max(1)).clamp(1, rows.max(1));
+            if outputs.iter().any(|output| matches!(output.target, Target::Leading { .. })) {
+                // The rows of a tile go to one partial result.
+                tile_rows = (1 << tile_rows.ilog2()).min(LEADING_ROWS);
+            }
             tile = tile_rows * inner;
         } else if within {
             let pieces = inner.div_ceil(most);
@@ -166,6 +170,11 @@ enum Plan {
     Columns { rows: usize, cols: usize, per: usize, chunks: usize },
 }
 
+/// Elements that a chunk should have if each takes `nanos`.
+pub fn elements_of_chunk(nanos: f64) -> usize {
+    ((CHUNK_NANOS / nanos.max(1e-3)) as usize).clamp(CHUNK_LEAST, CHUNK_MOST)
+}
+
 /// The chunks of a group.
 #[derive(Debug)]
 pub struct Cut {
@@ -190,7 +199,7 @@ impl Cut {
             return Cut { plan, chunks: writes as usize, has_finish: false, partial_bytes: 0, is_empty: true };
         }
         let scale = if shapes.by_row { shapes.length } else { 1 };
-        let elements = ((CHUNK_NANOS / nanos.max(1e-3)) as usize).clamp(CHUNK_LEAST, CHUNK_MOST);
+        let elements = elements_of_chunk(nanos);
         let (plan, chunks) = plan(shapes, outputs, things, scale, elements);
         let mut partial_bytes = 0;
         for output in outputs.iter_mut() {

@@ -3,16 +3,16 @@
 
 use std::fmt;
 
-use tapeflow_ir::{DType, Extent, Op};
+use tapeflow_ir::{DType, Extent, Op, Reduce};
 
 use super::CompileError;
-use super::cut::{Cut, Shapes};
+use super::cut::{Cut, Shapes, elements_of_chunk};
 use super::fold::{Folds, folds};
 use super::isa::Isa;
 use super::lower::{Context, lower};
 use super::output::{Output, Target};
 use super::space::{TRANSPOSED_ROWS, Walk, collapse, is_linear, product};
-use super::step::{Class, Lowered, Place, Read, Slot, Write};
+use super::step::{Class, Lowered, Place, Read, Slot, Step, Write};
 use super::vector::{Primitive, Random, select};
 use crate::program::kernel::{Group, Layout, OutputKind, Shifts, Source};
 
@@ -21,6 +21,11 @@ const TILE_BYTES: usize = 24 << 10;
 /// Elements of a tile, at most (a single row may be longer) and at least.
 const TILE_MOST: usize = 1024;
 const TILE_LEAST: usize = 64;
+/// Elements of a tile of code, which keeps what it computes in registers and one row of scratch.
+const CODE_TILE: usize = 16 << 10;
+/// Bytes of an output of which caches keep so little that it is written past them: neighbours would be driven out by
+/// what is read much later, if at all.
+const LARGE_BYTES: usize = 8 << 20;
 /// Inner runs at least this long are walked one by one, so that no operand need be gathered.
 const RUN_LEAST: usize = 128;
 
@@ -37,6 +42,8 @@ pub(super) struct Input {
     pub(super) walk: Walk,
     /// Whether element `i` of the class's space is element `i` from the first.
     pub(super) linear: bool,
+    /// Whether one row of it lies in memory for all rows.
+    repeated: bool,
     /// Scratch offset of the rows read together, if the operand is transposed.
     pub(super) rows: Option<usize>,
 }
@@ -57,6 +64,10 @@ pub struct GroupKernel {
     /// Slots whose address moves from tile to tile, and the parameter or output it belongs to.
     pub(super) moving_inputs: Vec<(Slot, usize)>,
     pub(super) moving_outputs: Vec<(Slot, usize)>,
+    /// Slots of rows that are folded into, and their output.
+    pub(super) moving_folds: Vec<(Slot, usize)>,
+    /// Whether outputs may lie where parameters are read.
+    pub(super) in_place: bool,
     pub(super) scratch_bytes: usize,
     pub(super) cost: u64,
 }
@@ -146,8 +157,12 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
         } else {
             (Class::Lane, Walk::new(&dims, &layout), is_linear(&dims, &layout.strides) || within && last == 1)
         };
+        let once = || outer.iter().zip(&layout.strides).all(|(&extent, &stride)| extent == 1 || stride == 0);
+        let repeated =
+            by_row && class == Class::Lane && last == 1 && matches!(source, Source::Operand { .. }) && once();
         let read = match source {
             Source::Operand { .. } if linear => Read::Direct,
+            Source::Operand { .. } if repeated => Read::Repeated,
             Source::Scalar { .. } => Read::Direct,
             _ => Read::Load,
         };
@@ -155,7 +170,7 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
         let dtype = function.inputs[index].dtype;
         let transposed = within && class == Class::Lane && !linear && walk.is_transposed();
         let rows = (transposed && matches!(source, Source::Operand { .. })).then_some(0);
-        inputs.push(Input { source, dtype, class, walk, linear, rows });
+        inputs.push(Input { source, dtype, class, walk, linear, repeated: repeated && !linear, rows });
     }
     let mut outputs = Vec::new();
     let mut writes = Vec::new();
@@ -179,6 +194,15 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
         outputs.push(Output { operand: output.operand, size: dtype.size(), write, target });
     }
 
+    let dtype_of = |output: usize| function.values[function.outputs[output].0 as usize].1.dtype;
+    let columns: Vec<Option<Reduce>> = (group.outputs.iter().enumerate())
+        .map(|(index, output)| match output.kind {
+            OutputKind::ReduceLeading(reduce, axes) => {
+                (by_row && axes + 1 == group.space.len() && dtype_of(index) == DType::F32).then_some(reduce)
+            }
+            _ => None,
+        })
+        .collect();
     let context = Context {
         isa,
         function,
@@ -186,7 +210,9 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
         outputs: &writes,
         length,
         by_row,
-        single_row: !by_row || length >= TILE_MOST || total == length,
+        single_row: !by_row || total == length,
+        columns: &columns,
+        large: &outputs.iter().map(|output| output.size * total >= LARGE_BYTES).collect::<Vec<_>>(),
     };
     let lowered = lower(&context, &|reduce, dtype| -> Option<Folds> { folds(isa, reduce, dtype) })?;
     let transposed = inputs.iter().any(|input| input.rows.is_some());
@@ -205,14 +231,20 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
         random: select::<Random>(isa),
         moving_inputs: vec![],
         moving_outputs: vec![],
+        moving_folds: vec![],
+        in_place: false,
         scratch_bytes: 0,
     };
+    if let [Step::Code(number)] = kernel.lowered.body[..] {
+        kernel.in_place = kernel.lowered.codes[number].in_place;
+    }
     for (slot, place) in kernel.lowered.places.iter().enumerate() {
         match *place {
-            Place::Input(index) if kernel.inputs[index].class != Class::Fixed => {
+            Place::Input(index) if kernel.inputs[index].class != Class::Fixed && !kernel.inputs[index].repeated => {
                 kernel.moving_inputs.push((slot as Slot, index));
             }
             Place::Output(index) => kernel.moving_outputs.push((slot as Slot, index)),
+            Place::Fold(index) => kernel.moving_folds.push((slot as Slot, index)),
             _ => {}
         }
     }
@@ -222,11 +254,15 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
 
 /// How many elements of a tile keep the registers within [`TILE_BYTES`].
 fn tile_elements(lowered: &Lowered, by_row: bool, length: usize) -> usize {
+    let lanes = lowered.registers.iter().filter(|register| register.class == Class::Lane);
+    let bytes: usize = lanes.map(|register| register.size).sum();
+    if bytes == 0 && lowered.body.iter().all(|step| matches!(step, Step::Code(_))) {
+        let most = CODE_TILE.min(elements_of_chunk(lowered.cost)) & !63;
+        return most.max(TILE_MOST).max(length);
+    }
     if by_row && length >= TILE_MOST {
         return length;
     }
-    let lanes = lowered.registers.iter().filter(|register| register.class == Class::Lane);
-    let bytes: usize = lanes.map(|register| register.size).sum();
     let most = TILE_BYTES / bytes.max(1);
     if most >= TILE_MOST { TILE_MOST } else { (most & !63).max(TILE_LEAST) }
 }
@@ -242,6 +278,7 @@ impl GroupKernel {
         let count = |class: Class| match class {
             Class::Fixed | Class::Tile => 1,
             Class::Row => self.shapes.tile_rows,
+            Class::Column => self.shapes.length,
             Class::Lane => self.shapes.tile,
         };
         self.registers =

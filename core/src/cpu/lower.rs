@@ -32,6 +32,10 @@ pub struct Context<'a> {
     pub by_row: bool,
     /// Whether a tile has one row: then a splat need not step.
     pub single_row: bool,
+    /// Of each output, how it is folded if its columns are those of a row.
+    pub columns: &'a [Option<Reduce>],
+    /// Of each output, whether it is so large that caches keep little of it.
+    pub large: &'a [bool],
 }
 
 /// Lowers a function.
@@ -124,7 +128,7 @@ impl Lowering<'_> {
                 let (class, read) = self.context.inputs[input];
                 let slot = match read {
                     Read::Direct => self.place(Place::Input(input)),
-                    Read::Load => {
+                    Read::Load | Read::Repeated => {
                         let dst = self.register(class, dtype.size());
                         self.push(class, Step::Load { input, dst, class });
                         dst
@@ -167,6 +171,7 @@ impl Lowering<'_> {
             _ if once => Shape::Most,
             Class::Fixed | Class::Tile => Shape::One,
             Class::Row => Shape::Rows,
+            Class::Column => Shape::Most,
             Class::Lane if by_row => Shape::LanesByRow,
             Class::Lane => Shape::Lanes,
         };
@@ -190,7 +195,7 @@ impl Lowering<'_> {
         match class {
             Class::Fixed | Class::Tile => Shape::One,
             Class::Row => Shape::Rows,
-            Class::Lane => Shape::Lanes,
+            Class::Column | Class::Lane => Shape::Lanes,
         }
     }
 

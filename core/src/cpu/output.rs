@@ -146,6 +146,18 @@ impl Output {
         }
     }
 
+    /// Where row `row` of the space is folded to, if its columns are those of the output.
+    ///
+    /// # Safety
+    /// As for `begin`.
+    pub unsafe fn folded_row(&self, args: &Args<'_>, row: usize) -> *mut u8 {
+        match self.target {
+            // SAFETY: there is a partial result for every group of rows.
+            Target::Leading { cols, partial, .. } => unsafe { self.partial(args, partial, row / LEADING_ROWS * cols) },
+            _ => std::ptr::null_mut(),
+        }
+    }
+
     /// Folds elements `start..start + len` of the space, which lie at `src`.
     ///
     /// # Safety

@@ -17,6 +17,8 @@ pub enum Class {
     Tile,
     /// Once per row.
     Row,
+    /// Once per element of a row, for all rows: registers that only code reads.
+    Column,
     /// Once per element.
     Lane,
 }
@@ -31,6 +33,8 @@ pub enum Read {
     Direct,
     /// They must be gathered or generated.
     Load,
+    /// One row of them lies in memory, for all rows: gathered for those who need it again and again.
+    Repeated,
 }
 
 /// How an output takes a value.
@@ -55,6 +59,8 @@ pub enum Place {
     Input(usize),
     /// An output written in place.
     Output(usize),
+    /// The row that an output's elements are folded into.
+    Fold(usize),
     /// Nowhere: compiled code has it in a machine register only.
     Nowhere,
 }

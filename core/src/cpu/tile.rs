@@ -130,7 +130,7 @@ impl GroupKernel {
                             Class::Fixed => (0, 1),
                             Class::Tile => (tile.start, 1),
                             Class::Row => (tile.row, tile.rows),
-                            Class::Lane => (tile.start, tile.len),
+                            Class::Column | Class::Lane => (tile.start, tile.len),
                         };
                         self.load(&self.inputs[input], run.args, run.address(dst), start, n);
                     }
@@ -165,6 +165,9 @@ impl GroupKernel {
                 if run.donated & (1 << index.min(63)) == 0 {
                     run.set(slot, self.output_address(run.args, index, tile));
                 }
+            }
+            for &(slot, index) in &self.moving_folds {
+                run.set(slot, self.outputs[index].folded_row(run.args, tile.row));
             }
             self.run_steps(&self.lowered.body, run, tile);
             if run.donated != 0 {
@@ -258,7 +261,7 @@ impl Executable for GroupKernel {
                 self.outputs.iter().for_each(|output| output.fill_empty(args));
             }
             for (index, output) in self.outputs.iter().enumerate() {
-                if matches!(output.write, Write::Direct(_)) && self.is_donated(output, args) {
+                if !self.in_place && matches!(output.write, Write::Direct(_)) && self.is_donated(output, args) {
                     run.donated |= 1 << index.min(63);
                 }
             }
@@ -280,7 +283,7 @@ impl Executable for GroupKernel {
                         _ => continue,
                     },
                     Place::Output(index) => run.scratch.add(self.stand_ins[*index]),
-                    Place::Nowhere => continue,
+                    Place::Fold(_) | Place::Nowhere => continue,
                 };
                 run.set(slot as Slot, address);
             }

@@ -2,23 +2,32 @@
 
 use iced_x86::code_asm::*;
 
-use super::emit::{Done, Emitter, FRAME, Failure, K, Mode, XMM, ZMM, accumulator, under};
-use super::nest::{Fold, Pass};
+use super::emit::{Accumulators, Done, Emitter, FRAME, Failure, K, Mode, XMM, ZMM, under};
 use super::record::{Access, Bits, Id, Kind, Micro, Pair, Relation};
 use super::registers::{Evicted, Registers};
 
 /// The body that is being written.
 struct Body<'a> {
     micros: &'a [Micro],
-    folds: &'a [Fold],
+    accumulators: &'a Accumulators,
     mode: Mode,
     registers: Registers,
 }
 
+/// The number of an access's first element, and how many registers after it; `None` if it is one for all.
+fn element(access: Access) -> Option<(AsmRegister64, i32)> {
+    match access {
+        Access::Lane(at) => Some((r9, i32::from(at))),
+        Access::Column(at) => Some((r12, i32::from(at))),
+        Access::Row | Access::Fixed => None,
+    }
+}
+
 impl Emitter {
     /// Writes a body.
-    pub fn body(&mut self, micros: &[Micro], pass: &Pass, mode: Mode, registers: Registers) -> Done {
-        let mut body = Body { micros, folds: &pass.folds, mode, registers };
+    pub fn body(&mut self, (micros, mode): (&[Micro], Mode), of: (Registers, &Accumulators)) -> Done {
+        let (registers, accumulators) = of;
+        let mut body = Body { micros, accumulators, mode, registers };
         for (index, &micro) in micros.iter().enumerate() {
             body.registers.begin(index);
             self.micro(&mut body, index as Id, micro)?;
@@ -65,12 +74,12 @@ impl Emitter {
     }
 
     fn load_mask(&mut self, body: &mut Body<'_>, dst: usize, slot: u16, access: Access) -> Done {
-        if let Access::Lane(at) = access {
+        if let Some((element, at)) = element(access) {
             let t = self.temporary(body, Kind::Vector)?;
             self.address(slot)?;
             match body.mode {
-                Mode::Partial => self.a.vpmovzxbd(ZMM[t].k7().z(), xmmword_ptr(rax + r9))?,
-                _ => self.a.vpmovzxbd(ZMM[t], xmmword_ptr(rax + r9 + i32::from(at) * 16))?,
+                Mode::Partial => self.a.vpmovzxbd(ZMM[t].k7().z(), xmmword_ptr(rax + element))?,
+                _ => self.a.vpmovzxbd(ZMM[t], xmmword_ptr(rax + element + at * 16))?,
             }
             self.a.vptestmd(K[dst], ZMM[t], ZMM[t])?;
             return Ok(());
@@ -200,11 +209,25 @@ impl Emitter {
                 self.a.vbroadcastss(under(ZMM[dst], k).z(), dword_ptr(rcx + constant))?;
             }
             Micro::Store(slot, access, a) => self.store(body, slot, access, a)?,
-            Micro::Fold(number, a) => {
+            Micro::Fetch(slot, access) => {
+                if let (Some((element, at)), Mode::Whole) = (element(access), body.mode) {
+                    self.address(slot)?;
+                    self.a.lea(rbx, qword_ptr(element + rdx))?;
+                    self.a.prefetcht0(byte_ptr(rax + rbx * 4 + at * 64))?;
+                }
+            }
+            Micro::Fold(number, copy, a) => {
                 let x = self.get(body, a)?;
-                let (t, k) = (self.temporary(body, Kind::Vector)?, self.temporary(body, Kind::Mask)?);
+                let (accumulator, copy) = (body.accumulators.of(number), copy as usize);
                 let partial = body.mode == Mode::Partial;
-                self.combine(body.folds[number].reduce, accumulator(number), x, (t, k), partial)?;
+                if let Some(nan) = accumulator.nan {
+                    let k = self.temporary(body, Kind::Mask)?;
+                    self.combine_numbers((accumulator, nan), copy, (x, k), partial)?;
+                } else {
+                    let t = self.temporary(body, Kind::Vector)?;
+                    let k = self.temporary(body, Kind::Mask)?;
+                    self.combine(accumulator.reduce, accumulator.register(copy), x, (t, k), partial)?;
+                }
             }
         }
         Ok(())
@@ -213,36 +236,38 @@ impl Emitter {
     /// The offset of a value that is a constant and in no register.
     fn constant_of(&mut self, body: &Body<'_>, id: Id) -> Option<i32> {
         match body.micros[id as usize] {
-            Micro::Constant(bits) => Some(self.constant(bits)),
+            Micro::Constant(bits) if !body.registers.is_held(id) => Some(self.constant(bits)),
             _ => None,
         }
     }
 
     fn store(&mut self, body: &mut Body<'_>, slot: u16, access: Access, a: Id) -> Done {
         let x = self.get(body, a)?;
-        match (body.micros[a as usize].kind(), access) {
-            (Kind::Vector, Access::Lane(at)) => {
+        match (body.micros[a as usize].kind(), element(access)) {
+            (Kind::Vector, Some((element, at))) => {
                 self.address(slot)?;
+                let to = zmmword_ptr(rax + element * 4 + at * 64);
                 match body.mode {
-                    Mode::Partial => self.a.vmovups(zmmword_ptr(rax + r9 * 4).k7(), ZMM[x])?,
-                    _ => self.a.vmovups(zmmword_ptr(rax + r9 * 4 + i32::from(at) * 64), ZMM[x])?,
+                    Mode::Partial => self.a.vmovups(zmmword_ptr(rax + element * 4).k7(), ZMM[x])?,
+                    _ if self.streamed.contains(&slot) => self.a.vmovntps(to, ZMM[x])?,
+                    _ => self.a.vmovups(to, ZMM[x])?,
                 }
             }
-            (Kind::Vector, _) => {
+            (Kind::Vector, None) => {
                 self.address(slot)?;
                 self.a.vmovss(dword_ptr(rax + r11 * 4), XMM[x])?;
             }
-            (Kind::Mask, Access::Lane(at)) => {
+            (Kind::Mask, Some((element, at))) => {
                 let t = self.temporary(body, Kind::Vector)?;
                 self.address(slot)?;
                 self.a.vpmovm2b(XMM[t], K[x])?;
                 self.a.vpabsb(XMM[t], XMM[t])?;
                 match body.mode {
-                    Mode::Partial => self.a.vmovdqu8(xmmword_ptr(rax + r9).k7(), XMM[t])?,
-                    _ => self.a.vmovdqu8(xmmword_ptr(rax + r9 + i32::from(at) * 16), XMM[t])?,
+                    Mode::Partial => self.a.vmovdqu8(xmmword_ptr(rax + element).k7(), XMM[t])?,
+                    _ => self.a.vmovdqu8(xmmword_ptr(rax + element + at * 16), XMM[t])?,
                 }
             }
-            (Kind::Mask, _) => {
+            (Kind::Mask, None) => {
                 // Outside the loop over elements rbx is free.
                 self.a.kmovw(ebx, K[x])?;
                 self.a.and(ebx, 1)?;
@@ -256,13 +281,13 @@ impl Emitter {
     /// A vector from memory.
     pub fn load(&mut self, dst: usize, slot: u16, access: Access, mode: Mode) -> Done {
         self.address(slot)?;
-        match access {
-            Access::Lane(_) if mode == Mode::Partial => {
-                self.a.vmovups(ZMM[dst].k7().z(), zmmword_ptr(rax + r9 * 4))?;
+        match (access, element(access)) {
+            (_, Some((element, _))) if mode == Mode::Partial => {
+                self.a.vmovups(ZMM[dst].k7().z(), zmmword_ptr(rax + element * 4))?;
             }
-            Access::Lane(at) => self.a.vmovups(ZMM[dst], zmmword_ptr(rax + r9 * 4 + i32::from(at) * 64))?,
-            Access::Row => self.a.vbroadcastss(ZMM[dst], dword_ptr(rax + r11 * 4))?,
-            Access::Fixed => self.a.vbroadcastss(ZMM[dst], dword_ptr(rax))?,
+            (_, Some((element, at))) => self.a.vmovups(ZMM[dst], zmmword_ptr(rax + element * 4 + at * 64))?,
+            (Access::Row, _) => self.a.vbroadcastss(ZMM[dst], dword_ptr(rax + r11 * 4))?,
+            _ => self.a.vbroadcastss(ZMM[dst], dword_ptr(rax))?,
         }
         Ok(())
     }

@@ -8,8 +8,18 @@ const MOST: usize = 4;
 /// Values that may be alive at once.
 const ALIVE: usize = 24;
 
-/// The body for several registers, and for how many.
-pub fn interleave(micros: &[Micro]) -> (Vec<Micro>, usize) {
+/// A body for several registers at once.
+pub struct Interleaved {
+    /// Its operations.
+    pub micros: Vec<Micro>,
+    /// For how many registers.
+    pub copies: usize,
+    /// How many vectors are alive at once, at most, without those that all copies share.
+    pub alive: usize,
+}
+
+/// The body for several registers.
+pub fn interleave(micros: &[Micro]) -> Interleaved {
     let alive = alive(micros).max(1);
     let copies = (1..=MOST).rev().find(|copies| copies.is_power_of_two() && copies * alive <= ALIVE).unwrap_or(1);
     let mut out: Vec<Micro> = Vec::with_capacity(micros.len() * copies);
@@ -19,8 +29,10 @@ pub fn interleave(micros: &[Micro]) -> (Vec<Micro>, usize) {
         let first = out.len() as Id;
         for copy in 0..copies {
             let micro = match micro {
-                Micro::Load(slot, Access::Lane(_), kind) => Micro::Load(slot, Access::Lane(copy as u8), kind),
-                Micro::Store(slot, Access::Lane(_), a) => Micro::Store(slot, Access::Lane(copy as u8), a),
+                Micro::Load(slot, access, kind) => Micro::Load(slot, moved(access, copy), kind),
+                Micro::Store(slot, access, a) => Micro::Store(slot, moved(access, copy), a),
+                Micro::Fetch(slot, access) => Micro::Fetch(slot, moved(access, copy)),
+                Micro::Fold(fold, _, a) => Micro::Fold(fold, copy as u8, a),
                 other => other,
             };
             out.push(micro.map(|id| {
@@ -30,7 +42,16 @@ pub fn interleave(micros: &[Micro]) -> (Vec<Micro>, usize) {
         }
         ids.push((first..out.len() as Id).collect());
     }
-    (out, copies)
+    Interleaved { micros: out, copies, alive: copies * alive }
+}
+
+/// The access of the register after `copy` others.
+fn moved(access: Access, copy: usize) -> Access {
+    match access {
+        Access::Lane(_) => Access::Lane(copy as u8),
+        Access::Column(_) => Access::Column(copy as u8),
+        other => other,
+    }
 }
 
 /// Whether one serves all registers of a row.

@@ -23,7 +23,7 @@ use std::sync::OnceLock;
 
 use super::isa::{Isa, IsaError};
 use super::lower::Context;
-use super::step::{Lowered, Slot, Step};
+use super::step::{Class, Lowered, Place, Slot, Step};
 
 thread_local! {
     static ENABLED: Cell<bool> = const { Cell::new(true) };
@@ -64,6 +64,8 @@ pub struct Code {
     pub writes: Vec<Slot>,
     /// Whether the rows of a tile are taken as one.
     flat: bool,
+    /// Whether its outputs may lie where its operands lie.
+    pub in_place: bool,
     #[cfg(target_arch = "x86_64")]
     entry: memory::Executable,
 }
@@ -107,12 +109,20 @@ pub fn fuse(lowered: &mut Lowered, context: &Context<'_>) -> Result<(), IsaError
     let mut body = loads;
     let mut at = 0;
     while at < calls.len() {
-        let nest = nest::longest(&calls[at..], &sinks, lowered, context);
-        match nest.and_then(|(nest, count)| Some((code(nest)?, count))) {
-            Some((code, count)) => {
+        let found = nest::longest(&calls[at..], (&body, &sinks), lowered, context);
+        match found.and_then(|mut found| Some((code(std::mem::take(&mut found.nest))?, found))) {
+            Some((code, found)) => {
                 body.push(Step::Code(lowered.codes.len()));
                 lowered.codes.push(code);
-                at += count;
+                lowered.places.extend(found.places);
+                for slot in found.columns {
+                    if let Place::Register(number) = lowered.places[slot as usize] {
+                        lowered.registers[number].class = Class::Column;
+                    }
+                }
+                let mut number = 0..;
+                sinks.retain(|_| number.next().is_none_or(|number| !found.folds.contains(&number)));
+                at += found.count;
             }
             None => {
                 body.push(calls[at]);
@@ -121,6 +131,9 @@ pub fn fuse(lowered: &mut Lowered, context: &Context<'_>) -> Result<(), IsaError
         }
     }
     body.extend(sinks);
+    // What code reads in its own place need not be loaded.
+    let read: Vec<Slot> = body.iter().flat_map(|step| step.slots(&lowered.codes).1).copied().collect();
+    body.retain(|step| !matches!(step, Step::Load { dst, .. } if !read.contains(dst)));
     lowered.body = body;
     Ok(())
 }
@@ -129,7 +142,7 @@ pub fn fuse(lowered: &mut Lowered, context: &Context<'_>) -> Result<(), IsaError
 fn code(nest: nest::Nest) -> Option<Code> {
     let (bytes, constants) = emit::assemble(&nest)?;
     let entry = memory::Executable::new(&bytes, constants)?;
-    Some(Code { reads: nest.reads, writes: nest.writes, flat: nest.flat, entry })
+    Some(Code { reads: nest.reads, writes: nest.writes, flat: nest.flat, in_place: nest.in_place, entry })
 }
 
 #[cfg(not(target_arch = "x86_64"))]

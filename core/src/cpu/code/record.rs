@@ -25,6 +25,8 @@ pub enum Kind {
 pub enum Access {
     /// The sixteen of a register: those from the current one on are register 0.
     Lane(u8),
+    /// The same, of memory that has one row for all rows.
+    Column(u8),
     /// The current row's, for all sixteen.
     Row,
     /// The only one.
@@ -105,8 +107,10 @@ pub enum Micro {
     Float(Id),
     /// To memory. No result.
     Store(Slot, Access, Id),
-    /// Into the accumulator of that number. No result.
-    Fold(usize, Id),
+    /// Asks for the element a row further, which is read soon. No result.
+    Fetch(Slot, Access),
+    /// Into the accumulator of that number; of which register of a row. No result.
+    Fold(usize, u8, Id),
 }
 
 impl Micro {
@@ -121,13 +125,13 @@ impl Micro {
 
     /// Whether it has a result.
     pub fn has_result(&self) -> bool {
-        !matches!(self, Micro::Store(..) | Micro::Fold(..))
+        !matches!(self, Micro::Store(..) | Micro::Fold(..) | Micro::Fetch(..))
     }
 
     /// The same operation with other operands.
     pub fn map(self, f: impl Fn(Id) -> Id) -> Micro {
         match self {
-            Micro::Constant(_) | Micro::Load(..) => self,
+            Micro::Constant(_) | Micro::Load(..) | Micro::Fetch(..) => self,
             Micro::Pair(pair, a, b) => Micro::Pair(pair, f(a), f(b)),
             Micro::MulAdd(a, b, c) => Micro::MulAdd(f(a), f(b), f(c)),
             Micro::Sqrt(a) => Micro::Sqrt(f(a)),
@@ -142,14 +146,14 @@ impl Micro {
             Micro::Not(a) => Micro::Not(f(a)),
             Micro::Float(a) => Micro::Float(f(a)),
             Micro::Store(slot, access, a) => Micro::Store(slot, access, f(a)),
-            Micro::Fold(fold, a) => Micro::Fold(fold, f(a)),
+            Micro::Fold(fold, copy, a) => Micro::Fold(fold, copy, f(a)),
         }
     }
 
     /// What it reads.
     pub fn operands(&self) -> [Option<Id>; 3] {
         match *self {
-            Micro::Constant(_) | Micro::Load(..) => [None; 3],
+            Micro::Constant(_) | Micro::Load(..) | Micro::Fetch(..) => [None; 3],
             Micro::Sqrt(a)
             | Micro::Round(a, _)
             | Micro::ShiftLeft(a, _)
@@ -157,7 +161,7 @@ impl Micro {
             | Micro::Not(a)
             | Micro::Float(a)
             | Micro::Store(_, _, a)
-            | Micro::Fold(_, a) => [Some(a), None, None],
+            | Micro::Fold(_, _, a) => [Some(a), None, None],
             Micro::Pair(_, a, b)
             | Micro::Scale(a, b)
             | Micro::CopySign(a, b)
@@ -201,6 +205,20 @@ impl Recorder {
 
     pub fn constant(&self, value: f32) -> Id {
         self.push(Micro::Constant(value.to_bits()))
+    }
+
+    /// Slots of vectors that are read element by element.
+    pub fn rows_read(&self) -> Vec<Slot> {
+        let slot = |micro: &Micro| match *micro {
+            Micro::Load(slot, Access::Lane(_), Kind::Vector) => Some(slot),
+            _ => None,
+        };
+        self.state.borrow().micros.iter().filter_map(slot).collect()
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.state.borrow().micros.is_empty()
     }
 
     /// What was written.

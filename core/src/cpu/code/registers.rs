@@ -50,15 +50,15 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// For a body; vector registers from `vectors` on are taken.
-    pub fn new(micros: &[Micro], vectors: u8) -> Registers {
+    /// For a body; vector registers from `vectors` on and mask registers from `masks` on are taken.
+    pub fn new(micros: &[Micro], vectors: u8, masks: u8) -> Registers {
         let mut uses = vec![Vec::new(); micros.len()];
         for (index, micro) in micros.iter().enumerate().rev() {
             micro.operands().into_iter().flatten().for_each(|id| uses[id as usize].push(index));
         }
         Registers {
             vectors: File::new(0..vectors),
-            masks: File::new(1..7),
+            masks: File::new(1..masks),
             at: vec![None; micros.len()],
             spilled: vec![None; micros.len()],
             operands: micros.iter().map(Micro::operands).collect(),
@@ -151,6 +151,11 @@ impl Registers {
     pub fn pin(&mut self, id: Id, number: u8) {
         self.vectors.numbers.retain(|&n| n != number);
         self.at[id as usize] = Some(number);
+    }
+
+    /// Whether a value is in a register now.
+    pub fn is_held(&self, id: Id) -> bool {
+        self.at[id as usize].is_some()
     }
 
     /// Places of the frame that were needed.

@@ -103,8 +103,24 @@ fn one(seed: u64) -> bool {
             }
             _ => floats[floats.len() - 1],
         };
-        buffers.push(Buffer::new(b.ty(v).dtype, rows * length));
-        outputs.push(Output { operand: buffers.len() - 1, kind: OutputKind::Store(contiguous(&space)) });
+        let dtype = b.ty(v).dtype;
+        let operand = match rng.below(3) {
+            // The first parameter's own memory, which the compiler may give to one output.
+            0 if dtype == DType::F32 && !outputs.iter().any(|output: &Output| output.operand == 0) => 0,
+            _ => {
+                buffers.push(Buffer::new(dtype, rows * length));
+                buffers.len() - 1
+            }
+        };
+        outputs.push(Output { operand, kind: OutputKind::Store(contiguous(&space)) });
+        results.push(b.repeat(v));
+    }
+    // What is folded down columns: what was computed, and what was given.
+    for _ in 0..rng.below(3) {
+        let v = if rng.below(3) == 0 { floats[0] } else { floats[floats.len() - 1] };
+        buffers.push(Buffer::new(DType::F32, length));
+        let kind = OutputKind::ReduceLeading(rng.pick(&[Reduce::Sum, Reduce::Max, Reduce::Min]), 1);
+        outputs.push(Output { operand: buffers.len() - 1, kind });
         results.push(b.repeat(v));
     }
     let function = b.finish(&results);
@@ -168,6 +184,31 @@ fn random_functions_have_the_bits_of_the_primitives() {
         }
     }
     assert!(coded * 4 > count * 3, "machine code for {coded} functions of {count} only");
+}
+
+#[test]
+fn what_is_written_past_the_caches_has_the_bits_of_the_primitives() {
+    if !Isa::Avx512.is_available() || cfg!(not(target_arch = "x86_64")) {
+        return;
+    }
+    // Rows that begin at cache lines, and rows that do not; a softmax, and columns of it.
+    for [rows, length] in [[2051, 1024], [1201, 1801]] {
+        let space: Dims = [rows, length].into_iter().collect();
+        let mut b = Builder::new();
+        let x = b.input(Type::lane(DType::F32));
+        let max = b.reduce(Reduce::Max, x);
+        let e = b.binary(Binary::Sub, x, max);
+        let e = b.unary(Unary::Exp, e);
+        let sum = b.reduce(Reduce::Sum, e);
+        let y = b.binary(Binary::Div, e, sum);
+        let function = b.finish(&[y, y]);
+        let kinds = [OutputKind::Store(contiguous(&space)), OutputKind::ReduceLeading(Reduce::Sum, 1)];
+        let outputs = (1..).zip(kinds).map(|(operand, kind)| Output { operand, kind }).collect();
+        let inputs = vec![Source::Operand { operand: 0, layout: contiguous(&space) }];
+        let x = Buffer::random(&mut Rng(7), DType::F32, rows * length, false);
+        let buffers = vec![x, Buffer::new(DType::F32, rows * length), Buffer::new(DType::F32, length)];
+        assert!(compare(&Group { space, function, inputs, outputs }, buffers));
+    }
 }
 
 #[test]
