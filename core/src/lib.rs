@@ -40,7 +40,7 @@ pub use generator::{Generator, default_generator, manual_seed};
 pub use half::{bf16, f16};
 pub use memory::{reset_memory_peak, set_memory_limit};
 pub use memory_report::{KeptTensor, MemoryReport, memory_report};
-pub use ops::attention::{cached_attention, causal_attention};
+pub use ops::attention::{attention, cached_attention, causal_attention};
 pub use ops::einsum::einsum;
 pub use ops::loss::CrossEntropy;
 pub use ops::options::{ConvOptions, PerAxis, PoolOptions};

@@ -414,7 +414,7 @@ impl CausalSelfAttention {
             self.c_attn.forward(x) // (B, T, 3C)
         };
         // (B, T, C) -> (B, T, nh, hs) -> (B, nh, T, hs)
-        let [q, k, v] = [0, 1, 2].map(|i| qkv.slice(2, i * c..(i + 1) * c).reshape([b, t, nh, hs]).transpose(1, 2));
+        let [q, k, v] = qkv.chunk(2).map(|x: Tensor| x.reshape([b, t, nh, hs]).transpose(1, 2));
         let y = attention(&q, &k, &v); // (B, nh, T, hs)
         let y = y.transpose(1, 2).reshape([b, t, c]); // (B, nh, T, hs) -> (B, T, nh, hs) -> (B, T, C)
         let _scope = scope("c_proj");

@@ -75,7 +75,7 @@ impl Pass {
 }
 
 /// The cotangents of `wrt` for the cotangent `seed` of `root`; zeros where `root` does not depend.
-fn reverse(world: &mut World, root: Id, seed: Id, wrt: &[Id]) -> Result<Vec<Id>, (Id, Problem)> {
+pub(crate) fn reverse(world: &mut World, root: Id, seed: Id, wrt: &[Id]) -> Result<Vec<Id>, (Id, Problem)> {
     let order = world.topological(&[root], true);
     let mut depends = vec![false; world.len()];
     for &w in wrt {

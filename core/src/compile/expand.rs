@@ -1,4 +1,5 @@
-//! The expand pass: writes out the steps of every scan, so that no later pass knows of them.
+//! The expand pass: writes out the steps of every scan, and what stands for operations that others stand for, so that
+//! no later pass knows of them.
 //!
 //! Owns the copies of a body, one a step. All that happens to a scan afterwards (derivatives of any order, fusion,
 //! memory) happens to its steps.
@@ -6,9 +7,11 @@
 use smallvec::SmallVec;
 
 use super::world::{Id, Ids, World};
+use crate::ops::Op;
 use crate::ops::concat::Concat;
 use crate::ops::movement::{Cut, Cuts, Movement};
 use crate::ops::scan::{Scan, Value, as_scan, as_scan_of};
+use crate::tape::TensorType;
 use crate::tensor::shape::Shape;
 
 /// What became of a node: of a scan, its results.
@@ -33,9 +36,13 @@ impl Became {
     }
 }
 
-/// The world without scans. `origins`: how many canonical numbers there are; those of bodies' nodes come behind them.
+fn expands(op: &Op) -> bool {
+    op.primitive().is_some_and(|op| op.expands())
+}
+
+/// The world without scans and without what `expands`. `origins`: how many canonical numbers there are; those of bodies' nodes come behind them.
 pub(super) fn expand(world: World, roots: Vec<Id>, origins: usize) -> (World, Vec<Id>) {
-    if world.op.iter().all(|op| as_scan(op).is_none()) {
+    if world.op.iter().all(|op| as_scan(op).is_none() && !expands(op)) {
         return (world, roots);
     }
     let mut new = World::default();
@@ -63,6 +70,11 @@ pub(super) fn expand(world: World, roots: Vec<Id>, origins: usize) -> (World, Ve
             let inputs: Ids = inputs.iter().map(|x| became[x.index()].one()).collect();
             let (op, ty) = (world.op[i].clone(), world.ty[i].clone());
             Became::One(match world.bound[i] {
+                bound if expands(&op) && !inputs.is_empty() => {
+                    let id = new.write_out(&op, &inputs, ty);
+                    new.bound[id.index()] = new.bound[id.index()].or(bound);
+                    id
+                }
                 Some(input) => new.bind(op, inputs, ty, input),
                 None => new.push(op, &inputs, ty),
             })
@@ -71,6 +83,16 @@ pub(super) fn expand(world: World, roots: Vec<Id>, origins: usize) -> (World, Ve
     pass.new.current_region = 0;
     let roots = roots.iter().map(|r| became[r.index()].one()).collect();
     (pass.new, roots)
+}
+
+impl World {
+    /// Adds a node, or what stands for it.
+    fn write_out(&mut self, op: &Op, inputs: &[Id], ty: TensorType) -> Id {
+        match op.primitive() {
+            Some(primitive) if primitive.expands() => primitive.expanded(self, inputs, &ty),
+            _ => self.push(op.clone(), inputs, ty),
+        }
+    }
 }
 
 struct Expand {
@@ -115,7 +137,7 @@ impl Expand {
                     Became::One(became[whole].result(index))
                 } else {
                     let inputs: Ids = node.inputs.iter().map(value).collect();
-                    Became::One(self.new.push(op, &inputs, node.ty.clone()))
+                    Became::One(self.new.write_out(&op, &inputs, node.ty.clone()))
                 };
                 became.push(made);
             }
@@ -134,7 +156,7 @@ impl Expand {
         let stacked = kept.iter().zip(&body.outputs[body.carries..]).map(|(all, (_, ty))| {
             let shape = |n: usize| Shape::from([&[n], &ty.shape[..]].concat());
             let lifted: Vec<Id> = all.iter().map(|&y| self.new.reshape(y, shape(1))).collect();
-            let whole = crate::tape::TensorType { shape: shape(scan.length), ..ty.clone() };
+            let whole = TensorType { shape: shape(scan.length), ..ty.clone() };
             match lifted[..] {
                 [] => self.new.constant(0.0, whole),
                 [one] => one,

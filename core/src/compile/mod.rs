@@ -6,7 +6,7 @@ mod accumulate;
 mod assemble;
 mod batch;
 mod check;
-mod differentiate;
+pub(crate) mod differentiate;
 pub(crate) mod dump;
 mod expand;
 pub(crate) mod expr;

@@ -2,6 +2,7 @@
 //! Knows neither the tape nor the pool; `compile` is its one entry.
 
 mod along;
+mod attention;
 mod code;
 mod conv;
 mod cost;
@@ -75,6 +76,8 @@ pub fn compile(kernel: &Kernel, isa: Isa) -> Result<Arc<dyn Executable>, Compile
         Kernel::Matmul(matmul) => matmul::compile(matmul, isa)?,
         Kernel::LinearInt8(linear) => Arc::new(int8::Int8Kernel::new(linear, isa)),
         Kernel::Convolution(convolution) => conv::compile(convolution, isa)?,
+        Kernel::Attention(of) => Arc::new(attention::Forward::new(of, isa)?),
+        Kernel::AttentionVjp(of) => Arc::new(attention::Backward::new(of, isa)?),
         Kernel::Gather(gather) => Arc::new(index::GatherKernel::new(gather)?),
         Kernel::ScatterAdd(scatter) => Arc::new(scatter::ScatterAddKernel::new(&scatter.0, isa)?),
         Kernel::ArgReduce(reduce) => index::arg_reduce(reduce, isa)?,

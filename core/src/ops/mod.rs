@@ -86,6 +86,16 @@ pub(crate) trait Primitive {
     /// Contributes the cotangents of the inputs.
     fn vjp(&self, _cx: &mut Vjp<'_>) {}
 
+    /// Whether other operations stand for it in every program.
+    fn expands(&self) -> bool {
+        false
+    }
+
+    /// These operations, written out before anything is differentiated: what computes its result of these inputs.
+    fn expanded(&self, _world: &mut World, _inputs: &[Id], _ty: &TensorType) -> Id {
+        unreachable!("invariant: only what `expands` is asked")
+    }
+
     /// Makes an expression or steps of it.
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem>;
 
@@ -171,6 +181,12 @@ primitives! {
     Matmul(matmul::Matmul),
     /// A product with a weight in eight bits.
     LinearInt8(quantized::LinearInt8),
+    /// Attention, as it is recorded.
+    Attention(attention::Attention),
+    /// In one pass.
+    OnePass(attention::OnePass),
+    /// Its cotangents.
+    OnePassVjp(attention::OnePassVjp),
     /// Contraction of the windows of an image.
     Convolve(convolution::Convolve),
     /// The same of an image among zeros that are not stored.

@@ -437,6 +437,38 @@ impl Tensor {
         self.moved("slice", site, made)
     }
 
+    /// `N` equal parts along one axis, in order.
+    ///
+    /// Where they lie is part of the program, unlike the start of a slice: their gradients are put side by side.
+    ///
+    /// # Errors
+    /// An axis that cannot be cut into `N` equal parts.
+    ///
+    /// # Example
+    /// ```
+    /// # use tapeflow_core::{DType, Tensor};
+    /// let [low, high] = Tensor::arange(6, DType::I32).chunk(0);
+    /// assert_eq!([low.to_vec::<i32>()?, high.to_vec()?], [[0, 1, 2], [3, 4, 5]]);
+    /// # Ok::<(), tapeflow_core::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn chunk<const N: usize>(&self, axis: isize) -> [Tensor; N] {
+        let site = Site::here();
+        let cut = |part: usize| {
+            let axis = self.shape().axis(axis)?;
+            let (extent, mut shape) = (self.shape()[axis], self.shape().clone());
+            if !extent.is_multiple_of(N) {
+                let rule = format!("axis {axis} of {extent} cannot be cut into {N} equal parts").into();
+                return Err(Problem::Shapes { shapes: vec![shape], rule });
+            }
+            shape.0[axis] = extent / N;
+            let mut cuts: Cuts = smallvec::smallvec![Cut::WHOLE; shape.len()];
+            cuts[axis] = Cut::fixed(part * (extent / N));
+            Ok((Movement::Slice(cuts), shape))
+        };
+        std::array::from_fn(|part| self.moved("chunk", site, cut(part)))
+    }
+
     /// `length` elements of one axis from `start` on.
     #[track_caller]
     pub fn narrow(&self, axis: isize, start: usize, length: usize) -> Tensor {

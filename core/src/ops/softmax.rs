@@ -1,5 +1,6 @@
 //! Softmax and its logarithm: row kernels along one axis.
 
+use tapeflow_ir::Template;
 use tapeflow_macros::kernel;
 
 use super::kernel::map;
@@ -14,6 +15,9 @@ fn softmax(x: Row) -> Row {
     let e = (x - x.max().detach()).exp();
     e / e.sum()
 }
+
+/// Along the last axis, for what is composed of it inside a world.
+pub(crate) const SOFTMAX: &Template = softmax::TEMPLATE;
 
 #[kernel]
 fn log_softmax(x: Row) -> Row {

@@ -6,6 +6,7 @@ use std::fmt;
 use smallvec::SmallVec;
 use tapeflow_ir::{DType, Reduce, ScalarFn};
 
+pub use super::attention::{Attention, AttentionVjp, Mask};
 pub use super::contraction::Matmul;
 pub use super::convolution::{Convolution, ConvolutionPart, Sliding};
 
@@ -238,6 +239,10 @@ pub enum Kernel {
     LinearInt8(LinearInt8),
     /// A convolution; only the host takes it, in f32 and f64: elsewhere it is a contraction.
     Convolution(Convolution),
+    /// Attention.
+    Attention(Attention),
+    /// Its cotangents.
+    AttentionVjp(AttentionVjp),
     /// Rows picked.
     Gather(Gather),
     /// Rows added into.

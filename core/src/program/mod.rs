@@ -1,6 +1,7 @@
 //! Programs: what a graph becomes. Steps in order with places for every value and one arena, for the host, for a
 //! device with a driver, or for several devices. Owns binding memory and running; knows no tape and no worlds.
 
+mod attention;
 mod contraction;
 mod convolution;
 mod driven;

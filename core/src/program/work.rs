@@ -11,7 +11,7 @@
 
 use tapeflow_ir::{DType, Extent, Op, ScalarFn};
 
-use super::kernel::{Group, Kernel, Layout, OutputKind, Source};
+use super::kernel::{Attention, Group, Kernel, Layout, OutputKind, Source};
 use crate::ops::kernel::is_row;
 
 /// Work of one run of a kernel.
@@ -45,6 +45,7 @@ pub(crate) fn dtype(kernel: &Kernel) -> DType {
         Kernel::Matmul(matmul) => matmul.dtype,
         Kernel::LinearInt8(_) => DType::F32,
         Kernel::Convolution(convolution) => convolution.dtype,
+        Kernel::Attention(_) | Kernel::AttentionVjp(_) => DType::F32,
         Kernel::Gather(gather) => gather.dtype,
         Kernel::ScatterAdd(scatter) => scatter.0.dtype,
         Kernel::ArgReduce(reduce) => reduce.dtype,
@@ -92,6 +93,20 @@ pub(crate) fn work(kernel: &Kernel, operands: &[usize]) -> Work {
             Work { read: bytes(0) + bytes(1) + bytes(2), written: bytes(3), flops }
         }
         Kernel::Convolution(one) => Work { read: bytes(0) + bytes(1), written: bytes(2), flops: 2 * one.work() as u64 },
+        Kernel::Attention(of) => attention_work(of, operands),
+        Kernel::AttentionVjp(vjp) => {
+            let (of, size) = (&vjp.of, size_of::<f32>() as u64);
+            let forward = attention_work(of, operands);
+            let y = [&of.batch[..], &[of.queries, of.width]].concat();
+            let written = operands.last().map_or(0, |&b| b as u64);
+            let (pairs, depth, width) = (of.pairs() as u64, of.depth as u64, of.width as u64);
+            // The scores and their exponentials again; each product has two cotangents.
+            Work {
+                read: forward.read + bytes(3) + (touched(&y, &vjp.cotangent) * size).min(bytes(4)),
+                written,
+                flops: pairs * (2 * (3 * depth + 2 * width) + 6),
+            }
+        }
         Kernel::Gather(_) => Work { read: bytes(2).min(bytes(0)) + bytes(1), written: bytes(2), flops: 0 },
         Kernel::ScatterAdd(scatter) => {
             let elements = count(&[scatter.0.outer, scatter.0.picks, scatter.0.inner]);
@@ -104,6 +119,23 @@ pub(crate) fn work(kernel: &Kernel, operands: &[usize]) -> Work {
         }
         Kernel::ArgReduce(_) | Kernel::ArgSort(_) => Work { read: bytes(0), written: bytes(1), flops: 0 },
         Kernel::CheckIndex(_) => Work { read: bytes(0), written: 0, flops: 0 },
+    }
+}
+
+/// Two products, and for each pair a product by the scale, a difference, `exp`, and a term of the sum.
+fn attention_work(of: &Attention, operands: &[usize]) -> Work {
+    let (size, extents) = (size_of::<f32>() as u64, |lines: usize, n: usize| [&of.batch[..], &[lines, n]].concat());
+    let parts = [
+        (extents(of.queries, of.depth), &of.q),
+        (extents(of.keys, of.depth), &of.k),
+        (extents(of.keys, of.width), &of.v),
+    ];
+    let read = parts.iter().zip(operands).map(|((dims, layout), &all)| (touched(dims, layout) * size).min(all as u64));
+    let (pairs, results) = (of.pairs() as u64, of.result() as u64);
+    Work {
+        read: read.sum(),
+        written: (results + (of.items() * of.queries) as u64) * size,
+        flops: pairs * (2 * (of.depth + of.width) as u64 + 4) + results,
     }
 }
 

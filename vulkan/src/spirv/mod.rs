@@ -69,6 +69,9 @@ pub fn lower(kernel: &Kernel, target: &Target) -> Result<Lowering, Unsupported> 
         Kernel::Matmul(matmul) => matmul::matmul(matmul, target),
         Kernel::LinearInt8(_) => Err(Unsupported("this device has no products with weights in eight bits".into())),
         Kernel::Convolution(_) => Err(Unsupported("on this device a convolution is a product of windows".into())),
+        Kernel::Attention(_) | Kernel::AttentionVjp(_) => {
+            Err(Unsupported("this device has no attention in one pass: products and a softmax stand for it".into()))
+        }
         Kernel::Gather(gather) => index::gather(gather, target),
         Kernel::ScatterAdd(scatter) => scatter::scatter_add(scatter, target),
         Kernel::ArgReduce(reduce) => arg_reduce::arg_reduce(reduce, target),

@@ -1,6 +1,7 @@
 //! Tests of compiled kernels against the reference evaluator and plain loops, on every instruction set of the machine.
 //! This file owns running a kernel and the reference for groups; the cases stand beside it.
 
+mod attention;
 mod code;
 mod conv;
 mod groups;

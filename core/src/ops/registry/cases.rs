@@ -7,7 +7,7 @@ mod losses;
 use std::sync::LazyLock;
 
 use super::{Accuracy, Class, Domain, OpCase, Operand, images};
-use crate::{DType, Generator, Tensor, cached_attention, causal_attention, scan};
+use crate::{DType, Generator, Tensor, attention, cached_attention, causal_attention, scan};
 
 pub(super) const fn operand(shape: &'static str, class: Class, domain: Domain) -> Operand {
     Operand { shape, class, domain, broadcasts: false, differentiable: true }
@@ -248,6 +248,10 @@ fn products() -> Vec<OpCase> {
         sums("matmul, vector and batch", [float("b"), float("dbc")], |t| t[0].matmul(&t[1])),
         sums("matmul, matrix and vector", [float("ab"), float("b")], |t| t[0].matmul(&t[1])),
         sums("matmul, with its own transpose", [float("ab")], |t| t[0].matmul(&t[0].t())),
+        sums("attention", [float("dab"), float("dCb"), float("dCc")], |t| attention(&t[0], &t[1], &t[2])),
+        sums("attention, batches broadcast", [float("d1ab"), float("2Cb"), float("Cc")], |t| {
+            attention(&t[0], &t[1], &t[2])
+        }),
         sums("causal_attention", [float("dab"), float("dab"), float("dac")], |t| causal_attention(&t[0], &t[1], &t[2])),
         sums("causal_attention, heads", [float("de3b"), float("de3b"), float("de3b")], |t| {
             causal_attention(&t[0], &t[1], &t[2])
@@ -279,6 +283,10 @@ fn movements() -> Vec<OpCase> {
         case("slice, of nothing", [any("a6")], |t| t[0].slice(1, 3..3)),
         case("slice_step", [any("7b")], |t| t[0].slice_step(0, 1.., 2)),
         case("slice_step, last", [any("a7")], |t| t[0].slice_step(1, ..6, 3)),
+        case("chunk", [any("a6c")], |t| {
+            let [_, middle, last] = t[0].chunk(1);
+            Tensor::cat(&[&last, &middle], 0)
+        }),
         case("narrow", [any("a6c")], |t| t[0].narrow(1, 2, 3)),
     ]
 }
