@@ -258,7 +258,7 @@ fn tile_elements(lowered: &Lowered, by_row: bool, length: usize) -> usize {
     let bytes: usize = lanes.map(|register| register.size).sum();
     if bytes == 0 && lowered.body.iter().all(|step| matches!(step, Step::Code(_))) {
         let most = CODE_TILE.min(elements_of_chunk(lowered.cost)) & !63;
-        return most.max(TILE_MOST).max(length);
+        return most.max(if by_row { length } else { TILE_MOST });
     }
     if by_row && length >= TILE_MOST {
         return length;

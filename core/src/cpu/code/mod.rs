@@ -2,8 +2,8 @@
 //! never leave the registers. Owns the choice of what is compiled, and switching it off; the arithmetic is that of the
 //! primitives, bit for bit, so they remain the oracle, and the way for everything that is not compiled.
 //!
-//! Calls become bodies of micro-operations (`nest`, `native`, `record`), bodies become instructions (`emit`, `registers`), and
-//! those are put where they can be run (`memory`).
+//! Calls become bodies of micro-operations (`nest`, `native`, `record`), bodies become instructions (`emit`,
+//! `registers`), and those are put where they can be run (`memory`).
 
 #[cfg(target_arch = "x86_64")]
 mod emit;

@@ -7,7 +7,7 @@ use super::{Buffer, Rng, run};
 use crate::cpu::isa::Isa;
 use crate::cpu::space::contiguous;
 use crate::cpu::{code, group};
-use crate::program::kernel::{Dims, Group, Layout, Output, OutputKind, Shifts, Source, Strides};
+use crate::program::kernel::{Dims, Executable, Group, Layout, Output, OutputKind, Shifts, Source, Strides};
 
 /// A random function of what machine code knows: floats, bools, and with `row` reductions.
 struct Function<'a> {
@@ -212,20 +212,31 @@ fn what_is_written_past_the_caches_has_the_bits_of_the_primitives() {
     }
 }
 
-#[test]
-fn nothing_is_compiled_where_it_is_switched_off() {
+/// `−exp x` of so many elements.
+fn two_calls(len: usize) -> Group {
     let mut b = Builder::new();
     let x = b.input(Type::lane(DType::F32));
     let y = b.unary(Unary::Exp, x);
     let y = b.unary(Unary::Neg, y);
     let function = b.finish(&[y]);
-    let space: Dims = [64].into_iter().collect();
-    let group = Group {
-        function,
-        inputs: vec![Source::Operand { operand: 0, layout: contiguous(&space) }],
-        outputs: vec![Output { operand: 1, kind: OutputKind::Store(contiguous(&space)) }],
-        space,
-    };
+    let space: Dims = [len].into_iter().collect();
+    let inputs = vec![Source::Operand { operand: 0, layout: contiguous(&space) }];
+    let outputs = vec![Output { operand: 1, kind: OutputKind::Store(contiguous(&space)) }];
+    Group { space, function, inputs, outputs }
+}
+
+#[test]
+fn what_is_long_is_cut_with_machine_code_too() {
+    for isa in super::isas() {
+        let kernel = group::compile(&two_calls(1 << 24), isa).expect("a group that can be compiled");
+        assert!(kernel.chunks() > 256, "{isa:?}: {} chunks", kernel.chunks());
+        assert!(kernel.scratch_bytes() < 1 << 20, "{isa:?}: {} bytes of scratch", kernel.scratch_bytes());
+    }
+}
+
+#[test]
+fn nothing_is_compiled_where_it_is_switched_off() {
+    let group = two_calls(64);
     let codes = |isa: Isa| group::compile(&group, isa).map(|kernel| kernel.lowered.codes.len());
     assert_eq!(code::without(|| codes(Isa::Baseline)), Ok(0));
     if Isa::Avx512.is_available() {
