@@ -11,12 +11,17 @@ use crate::cpu::micro::{Element, Tile};
 use crate::cpu::vector::{Primitive, select};
 use crate::program::kernel::{Args, AttentionVjp, Executable, Mask, RunError};
 
+/// Fewer items than this are cut into their blocks of keys, which give partial cotangents of queries: memory for them
+/// is taken where there are few.
+const SPLIT: usize = 8;
+
 /// [`AttentionVjp`], compiled.
 pub struct Backward {
     of: Shape,
     /// The cotangent of the result.
     given: Side,
-    /// Items of a chunk.
+    /// Chunks of an item, each a block of keys or all, and items of a chunk; one of them is 1.
+    blocks: usize,
     per: usize,
     dots: Primitive,
     weights: Primitive,
@@ -45,8 +50,10 @@ struct Item {
     v: *const f32,
     given: *const f32,
     logs: *const f32,
-    /// Cotangents of q, k and v, and from line to line of each.
+    /// Cotangents of q (or part of them), k and v, and from line to line of each.
     results: [(*mut f32, usize); 3],
+    /// The first block of keys that is added to the cotangents of q.
+    begins: usize,
 }
 
 impl Backward {
@@ -58,9 +65,10 @@ impl Backward {
             return Err(CompileError::Malformed("a cotangent's layout has the axes of what it belongs to"));
         }
         let given = Side::new(&vjp.of.batch, &vjp.cotangent);
-        let per = (CHUNK_WORK / 2 / of.work(of.queries).max(1)).clamp(1, of.items.max(1));
+        let per = of.items_of_chunk(CHUNK_WORK / 2);
+        let blocks = if of.items < SPLIT { of.keys.div_ceil(KEYS).max(1) } else { 1 };
         let [dots, weights, moves] = [select::<Dots>(isa), select::<Weights<'static>>(isa), select::<Move>(isa)];
-        Ok(Backward { of, given, per, dots, weights, moves })
+        Ok(Backward { of, given, blocks, per: if blocks > 1 { 1 } else { per }, dots, weights, moves })
     }
 
     /// Elements of: keys and values by columns, keys by rows, queries and cotangents of a strip, scores, weights, sums
@@ -85,11 +93,27 @@ impl Backward {
         ]
     }
 
+    /// Where the cotangents of an item's queries begin, and from line to line.
+    fn queries_of(&self, item: usize, result: *mut f32) -> (*mut f32, usize) {
+        let (start, line) = self.of.place(item, self.of.queries, self.of.depth);
+        (result.wrapping_add(start), line)
+    }
+
+    /// Elements of what a block of keys gives to an item's queries.
+    fn partial(&self) -> usize {
+        self.of.queries * self.of.depth
+    }
+
+    fn result(&self, args: &Args<'_>) -> *mut f32 {
+        args.operands[5 + usize::from(self.of.mask == Mask::Cached)].cast()
+    }
+
+    /// Keys `from..to` of an item.
+    ///
     /// # Safety
     /// As for `run_chunk`.
-    unsafe fn item(&self, item: usize, args: &Args<'_>, scratch: *mut f32) {
+    unsafe fn item(&self, item: usize, (from, to): (usize, usize), args: &Args<'_>, scratch: *mut f32) {
         let of = &self.of;
-        let cached = usize::from(of.mask == Mask::Cached);
         let mut scratch = Scratch(scratch);
         let parts = self.parts().map(|n| scratch.take(n));
         let [columns_k, columns_v, rows_k, rows_q, rows_given, scores, weights, sums_k, sums_v, sums_q, dots] = parts;
@@ -97,7 +121,14 @@ impl Backward {
         unsafe {
             let read = |side: &Side, operand: usize| side.of(args.operands[operand], item, args.scalars);
             let (seen, forward) = (of.seen(item, args, 5), args.operands[3].cast::<f32>());
-            let result = args.operands[5 + cached].cast::<f32>();
+            let result = self.result(args);
+            let own = match self.blocks {
+                1 => self.queries_of(item, result),
+                blocks => {
+                    let at = (item * blocks + from / KEYS) * self.partial();
+                    (args.partial.cast::<f32>().add(at), of.depth)
+                }
+            };
             let (q, k) = (of.items * of.queries * of.depth, of.items * of.keys * of.depth);
             let place = |from: usize, lines: usize, elements: usize| {
                 let (start, line) = of.place(item, lines, elements);
@@ -109,7 +140,8 @@ impl Backward {
                 v: read(&of.v, 2),
                 given: read(&self.given, 4),
                 logs: forward.add((of.items * of.width + item) * of.queries),
-                results: [place(0, of.queries, of.depth), place(q, of.keys, of.depth), place(q + k, of.keys, of.width)],
+                results: [own, place(q, of.keys, of.depth), place(q + k, of.keys, of.width)],
+                begins: from,
             };
             let (start, line) = of.place(item, of.queries, of.width);
             Dots {
@@ -123,8 +155,8 @@ impl Backward {
             let reach = seen.at(of.queries.saturating_sub(1));
             let sums = |at: *mut f32, cols: usize| Sums { at, cols, pitch: of.panels(cols).1 };
             let (sums_q, sums_k, sums_v) = (sums(sums_q, of.depth), sums(sums_k, of.depth), sums(sums_v, of.width));
-            for key in (0..of.keys.max(1)).step_by(KEYS) {
-                let keys = KEYS.min(of.keys - key);
+            for key in (from..to.max(1)).step_by(KEYS) {
+                let keys = KEYS.min(to - key);
                 // Keys that any query sees.
                 let used = if of.queries == 0 { 0 } else { keys.min(reach.saturating_sub(key)) };
                 for sums in [sums_k, sums_v] {
@@ -137,7 +169,7 @@ impl Backward {
                 for query in (0..of.queries).step_by(of.strip()) {
                     let rows = of.strip().min(of.queries - query);
                     let strip = Strip { seen, query, rows, key, keys: used, pitch: of.pitch() };
-                    if strip.end() == 0 && key > 0 {
+                    if strip.end() == 0 && key > at.begins {
                         continue;
                     }
                     let q = at.q.offset(query as isize * of.q.line);
@@ -149,7 +181,7 @@ impl Backward {
                     let height = of.micro.height();
                     Weights { strip: &strip, height, scores, weights, scale, logs, dots }.run(self.weights);
                     // `scores` are now the cotangents of scores.
-                    self.queries(&strip, &k, scores, sums_q, at.results[0]);
+                    self.queries(&strip, &k, scores, sums_q, &at);
                     let q = of.lines(rows_q, q, &of.q, rows, of.depth, true);
                     let given = of.lines(rows_given, given, &self.given, rows, of.width, true);
                     self.keys(&strip, weights, &given, sums_v);
@@ -166,7 +198,8 @@ impl Backward {
     ///
     /// # Safety
     /// As for `item`.
-    unsafe fn queries(&self, strip: &Strip, k: &Panels, scores: *mut f32, sums: Sums, (to, line): (*mut f32, usize)) {
+    unsafe fn queries(&self, strip: &Strip, k: &Panels, scores: *mut f32, sums: Sums, of: &Item) {
+        let (to, line) = of.results[0];
         let height = self.of.micro.height();
         // SAFETY: as our caller promised.
         unsafe {
@@ -185,7 +218,7 @@ impl Backward {
                 };
                 self.of.product(k, sums.cols, rows, tile);
             }
-            self.give(sums, strip.rows, (to.add(strip.query * line), line), strip.key > 0);
+            self.give(sums, strip.rows, (to.add(strip.query * line), line), strip.key > of.begins);
         }
     }
 
@@ -230,7 +263,11 @@ impl Backward {
 
 impl Executable for Backward {
     fn chunks(&self) -> usize {
-        self.of.items.div_ceil(self.per)
+        self.of.items.div_ceil(self.per) * self.blocks
+    }
+
+    fn partial_bytes(&self) -> usize {
+        if self.blocks > 1 { self.of.items * self.blocks * self.partial() * size_of::<f32>() } else { 0 }
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -242,9 +279,30 @@ impl Executable for Backward {
     }
 
     unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
-        for item in chunk * self.per..((chunk + 1) * self.per).min(self.of.items) {
-            // SAFETY: operands are as described, and nobody else writes this item's results.
-            unsafe { self.item(item, args, scratch.as_mut_ptr().cast()) };
+        let (group, block) = (chunk / self.blocks, chunk % self.blocks);
+        let keys =
+            if self.blocks > 1 { (block * KEYS, ((block + 1) * KEYS).min(self.of.keys)) } else { (0, self.of.keys) };
+        for item in group * self.per..((group + 1) * self.per).min(self.of.items) {
+            // SAFETY: operands are as described, and nobody else writes these keys' results.
+            unsafe { self.item(item, keys, args, scratch.as_mut_ptr().cast()) };
+        }
+        Ok(())
+    }
+
+    fn has_finish(&self) -> bool {
+        self.blocks > 1
+    }
+
+    /// Adds what the blocks of keys gave to the queries, in their order.
+    unsafe fn finish(&self, args: &Args<'_>, _: &mut [u8]) -> Result<(), RunError> {
+        let (rows, n, result) = (self.of.queries, self.of.depth, self.result(args));
+        for (item, block) in (0..self.of.items * self.blocks).map(|at| (at / self.blocks, at % self.blocks)) {
+            let at = (item * self.blocks + block) * self.partial();
+            // SAFETY: all chunks have run; nobody else writes results.
+            unsafe {
+                let from = (args.partial.cast::<f32>().add(at).cast_const(), n);
+                Move { rows, n, from, to: self.queries_of(item, result), add: block > 0 }.run(self.moves);
+            }
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ impl Forward {
         let of = Shape::new(of, f32::micro(isa))?;
         let blocks = of.queries.div_ceil(QUERIES);
         let per = match blocks {
-            0 | 1 => (CHUNK_WORK / of.work(of.queries).max(1)).clamp(1, of.items.max(1)),
+            0 | 1 => of.items_of_chunk(CHUNK_WORK),
             _ => 1,
         };
         Ok(Forward { of, blocks, per, softmax: select::<Softmax<'static>>(isa), finish: select::<Finish>(isa) })

@@ -101,6 +101,14 @@ impl Shape {
         (queries + PACKING).saturating_mul(keys).saturating_mul(self.depth + self.width)
     }
 
+    /// Items of a chunk, where an item is no more than one, of at least so many multiplications. A multiple of four
+    /// chunks, if there are so many items: a remainder would keep all threads but one idle.
+    fn items_of_chunk(&self, least: usize) -> usize {
+        let per = (least / self.work(self.queries).max(1)).clamp(1, self.items.max(1));
+        let chunks = self.items.div_ceil(per).next_multiple_of(4);
+        self.items.div_ceil(chunks.max(1)).max(1)
+    }
+
     /// The element of a result in the order (B, lines, H, elements) where an item begins, and from line to line.
     fn place(&self, item: usize, lines: usize, elements: usize) -> (usize, usize) {
         let (row, head) = (item / self.heads, item % self.heads);
