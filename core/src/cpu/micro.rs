@@ -126,6 +126,16 @@ pub trait Vector: Copy {
     /// As for `zero`.
     unsafe fn multiply_add(self, a: Self, b: Self) -> Self;
 
+    /// `dst[i] = src[2 i]` for a vector.
+    ///
+    /// # Safety
+    /// A vector can be written, two can be read, and they do not overlap.
+    #[inline(always)]
+    unsafe fn evens(dst: *mut Self::Element, src: *const Self::Element) {
+        // SAFETY: as our caller promised.
+        unsafe { (0..Self::LANES).for_each(|i| *dst.add(i) = *src.add(2 * i)) }
+    }
+
     /// `dst[p · pitch + j] = src[column(j) + p]` for `LANES` each way.
     ///
     /// # Safety

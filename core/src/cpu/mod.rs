@@ -22,6 +22,7 @@ mod output;
 mod pack;
 mod pairs;
 mod pieces;
+mod pools;
 mod real;
 mod scatter;
 mod space;
@@ -78,6 +79,7 @@ pub fn compile(kernel: &Kernel, isa: Isa) -> Result<Arc<dyn Executable>, Compile
         Kernel::Convolution(convolution) => conv::compile(convolution, isa)?,
         Kernel::Attention(of) => Arc::new(attention::Forward::new(of, isa)?),
         Kernel::AttentionVjp(of) => Arc::new(attention::Backward::new(of, isa)?),
+        Kernel::Windows(windows) => Arc::new(pools::PoolKernel::new(windows, isa)?),
         Kernel::Gather(gather) => Arc::new(index::GatherKernel::new(gather)?),
         Kernel::ScatterAdd(scatter) => Arc::new(scatter::ScatterAddKernel::new(&scatter.0, isa)?),
         Kernel::ArgReduce(reduce) => index::arg_reduce(reduce, isa)?,

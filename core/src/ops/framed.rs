@@ -85,7 +85,7 @@ pub(super) fn lower(convolve: &Convolve, framed: Option<&Framed>, cx: &mut Lower
         let (before, spread) = framed.map_or((0, 1), |framed| framed.frames[i]);
         axes[missing + i] = Sliding {
             stored: image_shape[LEAD + i],
-            before,
+            before: before as isize,
             spread,
             framed: whole[LEAD + i],
             taps: kernel[LEAD + i],

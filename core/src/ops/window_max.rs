@@ -14,8 +14,9 @@ use super::pad::Pad;
 use super::{Flow, Primitive};
 use crate::compile::fuse::{Expr, ExprSource, Lower, lane};
 use crate::compile::world::{Id, Vjp};
+use crate::device::Kind;
 use crate::error::Problem;
-use crate::program::kernel::{Dims, Layout, Strides};
+use crate::program::kernel::{Dims, Kernel, Layout, Strides, WindowAxis, Windows, WindowsPart};
 use crate::reference::{Array, Pools};
 use crate::tape::TensorType;
 use crate::tensor::shape::Shape;
@@ -132,6 +133,34 @@ impl WindowMax {
             ty.shape.0[lead + axis] = window.places(image.shape[lead + axis]);
         }
         ty
+    }
+
+    /// Emits the host's kernel for windows beside each other, if it has one.
+    fn lower_on_host(&self, cx: &mut Lower<'_>) -> bool {
+        let part = match self.part {
+            Part::Max => WindowsPart::Max,
+            Part::Which => WindowsPart::Which,
+            Part::Place => WindowsPart::Place,
+            Part::Pick => return false,
+        };
+        let (ty, from) = (cx.ty().clone(), cx.input_ty(0).clone());
+        let beside = self.windows.iter().all(|window| window.kernel <= window.stride);
+        let takes = matches!(from.dtype, DType::F32 | DType::F64) && ty.device.0 == Kind::Cpu;
+        if !beside || !takes || self.windows.len() > 2 || ty.shape.numel() == 0 {
+            return false;
+        }
+        let lead = ty.shape.len() - self.windows.len();
+        let (elements, places) = if self.part == Part::Place { (&ty, &from) } else { (&from, &ty) };
+        let mut axes = [WindowAxis { extent: 1, places: 1, kernel: 1, stride: 1 }; 2];
+        for (i, window) in self.windows.iter().enumerate() {
+            let (extent, places) = (elements.shape[lead + i], places.shape[lead + i]);
+            let Window { kernel, stride } = *window;
+            axes[2 - self.windows.len() + i] = WindowAxis { extent, places, kernel, stride };
+        }
+        let planes = ty.shape[..lead].iter().product();
+        let reads = (0..cx.arity()).map(|i| cx.stored(i)).collect();
+        cx.emit(Kernel::Windows(Windows { dtype: from.dtype, part, planes, axes }), reads);
+        true
     }
 
     fn lower_place(&self, cx: &mut Lower<'_>) {
@@ -269,6 +298,9 @@ impl Primitive for WindowMax {
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
+        if self.lower_on_host(cx) {
+            return Ok(());
+        }
         if self.part == Part::Place {
             self.lower_place(cx);
             return Ok(());

@@ -45,8 +45,8 @@ pub enum ConvolutionPart {
 pub struct Sliding {
     /// Of the image as it is stored.
     pub stored: usize,
-    /// Zeros before its first element.
-    pub before: usize,
+    /// Zeros before its first element; negative: so many elements are not seen.
+    pub before: isize,
     /// From element to element within the frame; zeros lie between.
     pub spread: usize,
     /// Of the frame.
@@ -68,7 +68,7 @@ impl Sliding {
 
     /// The stored element at a position of the frame, if it is not one of the zeros.
     pub fn element(&self, position: usize) -> Option<usize> {
-        let from_first = position.checked_sub(self.before)?;
+        let from_first = usize::try_from(position as isize - self.before).ok()?;
         let element = from_first / self.spread;
         (from_first.is_multiple_of(self.spread) && element < self.stored).then_some(element)
     }

@@ -9,6 +9,7 @@ use tapeflow_ir::{DType, Reduce, ScalarFn};
 pub use super::attention::{Attention, AttentionVjp, Mask};
 pub use super::contraction::Matmul;
 pub use super::convolution::{Convolution, ConvolutionPart, Sliding};
+pub use super::windows::{WindowAxis, Windows, WindowsPart};
 
 /// Extents or indices, one per axis.
 pub type Dims = SmallVec<[usize; 6]>;
@@ -243,6 +244,8 @@ pub enum Kernel {
     Attention(Attention),
     /// Its cotangents.
     AttentionVjp(AttentionVjp),
+    /// Windows beside each other; only the host takes them, in f32 and f64.
+    Windows(Windows),
     /// Rows picked.
     Gather(Gather),
     /// Rows added into.

@@ -9,6 +9,7 @@ pub(crate) mod flight;
 pub(crate) mod host;
 pub mod kernel;
 pub(crate) mod mixed;
+mod windows;
 pub(crate) mod work;
 
 use std::sync::Arc;

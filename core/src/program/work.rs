@@ -12,6 +12,7 @@
 use tapeflow_ir::{DType, Extent, Op, ScalarFn};
 
 use super::kernel::{Attention, Group, Kernel, Layout, OutputKind, Source};
+use super::kernel::{Group, Kernel, Layout, OutputKind, Source, WindowsPart};
 use crate::ops::kernel::is_row;
 
 /// Work of one run of a kernel.
@@ -46,6 +47,7 @@ pub(crate) fn dtype(kernel: &Kernel) -> DType {
         Kernel::LinearInt8(_) => DType::F32,
         Kernel::Convolution(convolution) => convolution.dtype,
         Kernel::Attention(_) | Kernel::AttentionVjp(_) => DType::F32,
+        Kernel::Windows(windows) => windows.dtype,
         Kernel::Gather(gather) => gather.dtype,
         Kernel::ScatterAdd(scatter) => scatter.0.dtype,
         Kernel::ArgReduce(reduce) => reduce.dtype,
@@ -107,6 +109,10 @@ pub(crate) fn work(kernel: &Kernel, operands: &[usize]) -> Work {
                 flops: pairs * (2 * (3 * depth + 2 * width) + 6),
             }
         }
+        Kernel::Windows(windows) if windows.part == WindowsPart::Place => {
+            Work { read: bytes(0) + bytes(1), written: bytes(2), flops: 0 }
+        }
+        Kernel::Windows(_) => Work { read: bytes(0), written: bytes(1), flops: 0 },
         Kernel::Gather(_) => Work { read: bytes(2).min(bytes(0)) + bytes(1), written: bytes(2), flops: 0 },
         Kernel::ScatterAdd(scatter) => {
             let elements = count(&[scatter.0.outer, scatter.0.picks, scatter.0.inner]);

@@ -68,6 +68,7 @@ pub fn lower(kernel: &Kernel, target: &Target) -> Result<Lowering, Unsupported> 
         }
         Kernel::Matmul(matmul) => matmul::matmul(matmul, target),
         Kernel::LinearInt8(_) => Err(Unsupported("this device has no products with weights in eight bits".into())),
+        Kernel::Windows(_) => Err(Unsupported("on this device windows are a fused loop nest".into())),
         Kernel::Convolution(_) => Err(Unsupported("on this device a convolution is a product of windows".into())),
         Kernel::Attention(_) | Kernel::AttentionVjp(_) => {
             Err(Unsupported("this device has no attention in one pass: products and a softmax stand for it".into()))

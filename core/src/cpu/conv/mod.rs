@@ -5,6 +5,7 @@
 
 mod channels;
 mod lines;
+mod phase;
 pub mod pixels;
 mod places;
 pub mod shifted;

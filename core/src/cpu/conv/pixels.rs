@@ -78,26 +78,28 @@ pub unsafe fn turn<V: Vector>(turn: &Turn<'_, V::Element>) {
         }
         // Rows that lie one behind the other are one row.
         let one = row == across.stored as isize * column;
-        let in_band = |y: usize| (y * down.spread + down.before).checked_sub(top).filter(|&y| y < pixels.rows);
-        let (lowest, highest) = match ((0..down.stored).find(|&y| in_band(y).is_some()), down.stored) {
-            (Some(low), all) => (low, (low..all).rfind(|&y| in_band(y).is_some()).unwrap_or(low)),
-            _ => return,
+        // The row of the band and the column of the frame where an element goes, if it lies there.
+        let row_of = |y: usize| {
+            usize::try_from((y * down.spread) as isize + down.before - top as isize).ok().filter(|&y| y < pixels.rows)
         };
+        let column_of = |x: usize| {
+            usize::try_from((x * across.spread) as isize + across.before).ok().filter(|&x| x < across.framed)
+        };
+        let mut seen = (0..down.stored).filter(|&y| row_of(y).is_some());
+        let Some(lowest) = seen.next() else { return };
+        let highest = seen.next_back().unwrap_or(lowest);
         let (lines, length) = match one {
             true => (lowest..lowest + 1, (highest + 1 - lowest) * across.stored),
             false => (lowest..highest + 1, across.stored),
         };
+        let all_seen = [0, across.stored - 1].into_iter().all(|x| column_of(x).is_some());
         for line in lines {
             let src = src.offset(line as isize * row);
-            // Where the element number `i` of the line goes.
-            let place = |i: usize| {
-                let (y, x) = (line + i / across.stored, i % across.stored);
-                let y = (y * down.spread + down.before).wrapping_sub(top);
-                pixels.at([y, x * across.spread + across.before])
-            };
-            if column != 1 || length < V::LANES {
+            if column != 1 || length < V::LANES || !all_seen {
                 for i in 0..length {
-                    let (to, from) = (dst.add(place(i)), src.offset(i as isize * column));
+                    let place = row_of(line + i / across.stored).zip(column_of(i % across.stored));
+                    let Some((y, x)) = place else { continue };
+                    let (to, from) = (dst.add(pixels.at([y, x])), src.offset(i as isize * column));
                     (0..channels).for_each(|c| *to.add(c) = *from.offset(c as isize * channel));
                 }
                 continue;
@@ -108,8 +110,8 @@ pub unsafe fn turn<V: Vector>(turn: &Turn<'_, V::Element>) {
                 let (mut y, mut x) = (i / across.stored, i % across.stored);
                 let mut places = [0usize; 64];
                 for place in &mut places[..V::LANES] {
-                    let y_in = ((line + y) * down.spread + down.before).wrapping_sub(top);
-                    *place = pixels.at([y_in, x * across.spread + across.before]);
+                    let (y_in, x_in) = (row_of(line + y).unwrap_or(0), column_of(x).unwrap_or(0));
+                    *place = pixels.at([y_in, x_in]);
                     x += 1;
                     if x == across.stored {
                         (y, x) = (y + 1, 0);

@@ -28,8 +28,8 @@ pub struct Shifted {
 struct Columns {
     /// The stored element at each place; negative: none.
     at: Vec<i32>,
-    /// If they are side by side: the first place that has one, how many have, and the first element.
-    run: Option<(usize, usize, usize)>,
+    /// If they are a run: the first place that has one, how many have, the first element, and from one to the next.
+    run: Option<(usize, usize, usize, usize)>,
 }
 
 /// Where rows of the frame lie that hold nothing stored.
@@ -42,7 +42,7 @@ impl Shifted {
         let mut residues: Vec<usize> = (0..down.taps).map(|t| t * down.dilation % down.stride).collect();
         residues.sort_unstable();
         residues.dedup();
-        let rows = band + (down.taps - 1) * down.dilation / down.stride;
+        let rows = band + down.taps.saturating_sub(1) * down.dilation / down.stride;
         let copy = (residues.len() * rows * across.places).next_multiple_of(lanes);
         let columns = (0..across.taps).map(|t| Columns::new(across, t)).collect();
         Shifted { axes: *axes, band, residues, rows, copy, channel: copy * across.taps, columns }
@@ -85,9 +85,11 @@ impl Columns {
         let at: Vec<i32> = (0..axis.places).map(|place| element(place).map_or(-1, |e| e as i32)).collect();
         let first = at.iter().position(|&e| e >= 0).unwrap_or(0);
         let count = at[first..].iter().take_while(|&&e| e >= 0).count();
-        let beside = (first..first + count).all(|place| at[place] == at[first] + (place - first) as i32);
+        let step = if count > 1 { at[first + 1] - at[first] } else { 1 };
+        let even = (first..first + count).all(|place| at[place] == at[first] + (place - first) as i32 * step);
         let alone = at.iter().filter(|&&e| e >= 0).count() == count;
-        let run = (beside && alone).then(|| (first, count, if count > 0 { at[first] as usize } else { 0 }));
+        let start = if count > 0 { at[first] as usize } else { 0 };
+        let run = (even && alone && step > 0).then_some((first, count, start, step as usize));
         Columns { at, run }
     }
 }
@@ -130,13 +132,14 @@ pub unsafe fn fill<V: Vector>(fill: &mut Fill<'_, V::Element>) {
                 let dst = dst.add(c * shifted.channel + tap * shifted.copy);
                 match columns.run {
                     Some(_) if low > high => (0..numbers.len()).for_each(|i| zeros::<V>(dst.add(i * width), width)),
-                    Some((before, count, start)) if column == 1 => {
+                    Some((before, count, start, step)) if column == 1 && step <= 2 => {
                         let line = src.wrapping_add(start).wrapping_sub(before);
                         let inside =
                             line.wrapping_offset(low) >= ends[0] && line.wrapping_offset(high + whole - 1) <= ends[1];
                         let copy = Copy { dst, width, src: line, before, behind: before + count, rows: numbers };
                         match width.div_ceil(V::LANES) {
-                            _ if !inside => each::<V>(&copy),
+                            _ if !inside => gather::<V>(dst, src, numbers, (&columns.at, column)),
+                            _ if step == 2 => evens::<V>(&copy),
                             1 => vectors::<V, 1>(&copy),
                             2 => vectors::<V, 2>(&copy),
                             4 => vectors::<V, 4>(&copy),
@@ -186,19 +189,23 @@ unsafe fn vectors<V: Vector, const N: usize>(copy: &Copy<'_, V::Element>) {
     }
 }
 
-/// Copies rows element by element.
+/// Copies every second element of rows, beginning with the first.
 ///
 /// # Safety
-/// As for `fill`.
-unsafe fn each<V: Vector>(copy: &Copy<'_, V::Element>) {
+/// As for `vectors`; twice as many can be read.
+#[inline(always)]
+unsafe fn evens<V: Vector>(copy: &Copy<'_, V::Element>) {
     let &Copy { mut dst, width, src, before, behind, rows } = copy;
     for &from in rows {
-        // SAFETY: as our caller promised: only columns that are there are read.
+        // SAFETY: as our caller promised.
         unsafe {
-            (0..width).for_each(|x| *dst.add(x) = Default::default());
-            if from != NOTHING {
+            if from == NOTHING {
+                zeros::<V>(dst, width);
+            } else {
                 let line = src.wrapping_offset(from);
-                (before..behind).for_each(|x| *dst.add(x) = *line.wrapping_add(x));
+                (0..width).step_by(V::LANES).for_each(|x| V::evens(dst.add(x), line.wrapping_add(2 * x)));
+                (0..before).for_each(|x| *dst.add(x) = Default::default());
+                (behind..width).for_each(|x| *dst.add(x) = Default::default());
             }
             dst = dst.add(width);
         }

@@ -73,7 +73,7 @@ fn axis(
 ) -> Sliding {
     let framed = before + (stored - 1) * spread + 1 + after;
     let places = (framed - (taps - 1) * dilation - 1) / stride + 1;
-    Sliding { stored, before, spread, framed, taps, places, stride, dilation }
+    Sliding { stored, before: before as isize, spread, framed, taps, places, stride, dilation }
 }
 
 type Axis = (usize, usize, usize, usize, usize, usize, usize);
@@ -90,6 +90,9 @@ const CASES: &[([usize; 4], [Axis; 2])] = &[
     ([2, 3, 2, 2], [(10, 4, 1, 4, 3, 3, 4), (12, 2, 1, 0, 3, 3, 2)]),
     ([2, 1, 8, 4], [(1, 0, 1, 0, 1, 1, 1), (50, 3, 1, 2, 7, 2, 1)]),
     ([2, 1, 12, 7], [(9, 0, 1, 0, 1, 2, 1), (9, 0, 1, 0, 1, 2, 1)]),
+    ([2, 1, 20, 9], [(8, 2, 2, 3, 3, 1, 1), (9, 2, 2, 2, 3, 1, 1)]),
+    ([2, 2, 3, 4], [(6, 0, 2, 1, 1, 1, 1), (5, 3, 3, 4, 4, 1, 2)]),
+    ([1, 1, 3, 4], [(1, 0, 1, 0, 1, 1, 1), (30, 2, 2, 2, 5, 1, 1)]),
     ([1, 1, 70, 70], [(6, 1, 1, 1, 3, 1, 1), (6, 1, 1, 1, 3, 1, 1)]),
     ([1, 1, 2, 3], [(90, 3, 1, 3, 7, 1, 1), (61, 3, 1, 3, 7, 1, 1)]),
     ([1, 1, 40, 24], [(40, 1, 1, 1, 3, 1, 1), (56, 1, 1, 1, 3, 1, 1)]),

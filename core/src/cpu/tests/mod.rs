@@ -10,6 +10,7 @@ mod index;
 mod int8;
 mod math;
 mod matmul;
+mod pools;
 mod random_groups;
 mod windows;
 

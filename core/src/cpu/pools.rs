@@ -1,0 +1,180 @@
+//! The largest of windows that lie beside each other, and putting values back to where they came from: rows of planes at
+//! a time. Owns the loops; the description says what they mean.
+
+use std::marker::PhantomData;
+
+use tapeflow_ir::DType;
+
+use super::CompileError;
+use super::isa::Isa;
+use super::vector::{Body, Call, Primitive, select};
+use crate::program::kernel::{Args, Executable, RunError, WindowAxis, Windows, WindowsPart};
+
+/// Elements of a chunk, about.
+const CHUNK: usize = 64 << 10;
+
+/// A compiled pool.
+#[derive(Debug)]
+pub struct PoolKernel {
+    windows: Windows,
+    /// Planes of a chunk.
+    per: usize,
+    rows: Primitive,
+}
+
+impl PoolKernel {
+    /// # Errors
+    /// [`CompileError::Malformed`] for windows that overlap, [`CompileError::Undefined`] for other dtypes than f32 and
+    /// f64.
+    pub fn new(windows: &Windows, isa: Isa) -> Result<PoolKernel, CompileError> {
+        if !windows.is_well_formed() {
+            return Err(CompileError::Malformed("windows lie beside each other in their planes"));
+        }
+        let rows = match windows.dtype {
+            DType::F32 => of::<f32>(windows, isa),
+            DType::F64 => of::<f64>(windows, isa),
+            dtype => return Err(CompileError::Undefined { op: "window_max".into(), dtype }),
+        };
+        let per = (CHUNK / elements(windows).max(1)).clamp(1, windows.planes.max(1));
+        Ok(PoolKernel { windows: windows.clone(), per, rows })
+    }
+}
+
+/// Elements of a plane.
+fn elements(windows: &Windows) -> usize {
+    windows.axes.iter().map(|axis| axis.extent).product()
+}
+
+/// Places of a plane.
+fn places(windows: &Windows) -> usize {
+    windows.axes.iter().map(|axis| axis.places).product()
+}
+
+fn of<T: Float>(windows: &Windows, isa: Isa) -> Primitive {
+    let [down, across] = windows.axes;
+    match (windows.part, (down.kernel, across.kernel, across.stride)) {
+        (WindowsPart::Max, (2, 2, 2)) => select::<Largest<T, false, 2, 2>>(isa),
+        (WindowsPart::Which, (2, 2, 2)) => select::<Largest<T, true, 2, 2>>(isa),
+        (WindowsPart::Max, (1, 2, 2)) => select::<Largest<T, false, 1, 2>>(isa),
+        (WindowsPart::Which, (1, 2, 2)) => select::<Largest<T, true, 1, 2>>(isa),
+        (WindowsPart::Max, _) => select::<Largest<T, false, 0, 0>>(isa),
+        (WindowsPart::Which, _) => select::<Largest<T, true, 0, 0>>(isa),
+        (WindowsPart::Place, (_, _, 2)) => select::<Placed<T, 2>>(isa),
+        (WindowsPart::Place, _) => select::<Placed<T, 0>>(isa),
+    }
+}
+
+/// What is compared.
+trait Float: Copy + PartialOrd + Default {}
+impl Float for f32 {}
+impl Float for f64 {}
+
+/// The largest of the windows of one row of places, or the numbers of their taps; `src[1]` is the description. `KY`, `KX`
+/// are the window's extents, with columns that it takes all of; 0: as described.
+struct Largest<T, const WHICH: bool, const KY: usize, const KX: usize>(PhantomData<T>);
+
+impl<T: Float, const WHICH: bool, const KY: usize, const KX: usize> Body for Largest<T, WHICH, KY, KX> {
+    #[inline(always)]
+    unsafe fn run(call: &Call) {
+        let src = call.src[0].cast::<T>();
+        // SAFETY: `run_chunk` gives the description and the first element of the windows' rows; places and elements are
+        // as many as it says.
+        unsafe {
+            let [down, across] = *call.src[1].cast::<[WindowAxis; 2]>();
+            let (ky, kx) = if KX == 0 { (down.kernel, across.kernel) } else { (KY, KX) };
+            let stride = if KX == 0 { across.stride } else { KX };
+            for place in 0..across.places {
+                let first = src.add(place * stride);
+                let (mut largest, mut which) = (*first, 0i32);
+                for tap in 1..ky * kx {
+                    let (y, x) = (tap / kx, tap % kx);
+                    let value = *first.add(y * across.extent + x);
+                    // A NaN is not equal to itself.
+                    #[allow(clippy::eq_op)]
+                    let better = value > largest || value != value;
+                    largest = if better { value } else { largest };
+                    which = if better { (y * stride + x) as i32 } else { which };
+                }
+                match WHICH {
+                    true => *call.dst.cast::<i32>().add(place) = which,
+                    false => *call.dst.cast::<T>().add(place) = largest,
+                }
+            }
+        }
+    }
+}
+
+/// One row of elements from the values and numbers of its row of places; `src[2]` is the description, `rows` the row's
+/// tap. `STRIDE` is that of the columns; 0: as described.
+struct Placed<T, const STRIDE: usize>(PhantomData<T>);
+
+impl<T: Float, const STRIDE: usize> Body for Placed<T, STRIDE> {
+    #[inline(always)]
+    unsafe fn run(call: &Call) {
+        let (dst, values, which) = (call.dst.cast::<T>(), call.src[0].cast::<T>(), call.src[1].cast::<i32>());
+        // SAFETY: `run_chunk` gives the description and rows that are as long as it says.
+        unsafe {
+            let [_, across] = *call.src[2].cast::<[WindowAxis; 2]>();
+            let stride = if STRIDE == 0 { across.stride } else { STRIDE };
+            let number = (call.rows * stride) as i32;
+            let whole = across.extent / stride;
+            for place in 0..whole {
+                let (value, which) = (*values.add(place), *which.add(place));
+                for x in 0..stride {
+                    *dst.add(place * stride + x) = if which == number + x as i32 { value } else { T::default() };
+                }
+            }
+            for x in whole * stride..across.extent {
+                let hit = *which.add(whole) == number + (x - whole * stride) as i32;
+                *dst.add(x) = if hit { *values.add(whole) } else { T::default() };
+            }
+        }
+    }
+}
+
+impl Executable for PoolKernel {
+    fn chunks(&self) -> usize {
+        if elements(&self.windows) == 0 { 0 } else { self.windows.planes.div_ceil(self.per) }
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        0
+    }
+
+    fn cost(&self) -> u64 {
+        50 + (self.windows.planes * elements(&self.windows)) as u64 / 8
+    }
+
+    unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, _: &mut [u8]) -> Result<(), RunError> {
+        let Windows { dtype, part, planes, axes, .. } = &self.windows;
+        let [down, across] = axes;
+        let (elements, places) = (elements(&self.windows), places(&self.windows));
+        let described = (&raw const *axes).cast::<u8>();
+        let (size, number) = (dtype.size(), DType::I32.size());
+        let (step, rows, cols) = ([0; 3], 0, across.places);
+        for plane in chunk * self.per..((chunk + 1) * self.per).min(*planes) {
+            // SAFETY: operands are contiguous and as large as the description says; planes are written once.
+            unsafe {
+                if *part == WindowsPart::Place {
+                    let values = args.operands[0].add(plane * places * size).cast_const();
+                    let which = args.operands[1].add(plane * places * number).cast_const();
+                    for y in 0..down.extent {
+                        let at = y / down.stride * across.places;
+                        let dst = args.operands[2].add((plane * elements + y * across.extent) * size);
+                        let src = [values.add(at * size), which.add(at * number), described];
+                        (self.rows)(&Call { dst, src, step, rows: y % down.stride, cols });
+                    }
+                    continue;
+                }
+                let out = if *part == WindowsPart::Which { number } else { size };
+                for y in 0..down.places {
+                    let from = plane * elements + y * down.stride * across.extent;
+                    let src = args.operands[0].add(from * size).cast_const();
+                    let dst = args.operands[1].add((plane * places + y * across.places) * out);
+                    (self.rows)(&Call { dst, src: [src, described, described], step, rows, cols });
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! What a device computes that takes the largest of windows beside each other as one thing. Owns the description.
+
+use tapeflow_ir::DType;
+
+/// Windows that do not overlap, over planes of contiguous elements; all operands are contiguous.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Windows {
+    /// Of the elements; f32 or f64. Numbers of taps are i32.
+    pub dtype: DType,
+    /// What is computed.
+    pub part: WindowsPart,
+    /// How many.
+    pub planes: usize,
+    /// Of a plane: rows, columns.
+    pub axes: [WindowAxis; 2],
+}
+
+/// Which part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WindowsPart {
+    /// Operands elements → places: the largest of each window; NaN wins.
+    Max,
+    /// Operands elements → places: the number of its tap, i32, the first of equal ones; of several NaNs the last.
+    Which,
+    /// Operands places, numbers → elements: each element is the value of its window if the number is that of its tap,
+    /// and 0 otherwise.
+    Place,
+}
+
+/// Windows along one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WindowAxis {
+    /// Elements of a plane.
+    pub extent: usize,
+    /// Windows; for `Place` enough to reach every element.
+    pub places: usize,
+    /// Elements of a window, at most the stride.
+    pub kernel: usize,
+    /// From window to window. A tap (y, x) has the number `y · stride of columns + x`.
+    pub stride: usize,
+}
+
+impl Windows {
+    /// Whether windows lie in the planes and do not overlap.
+    pub fn is_well_formed(&self) -> bool {
+        self.axes.iter().all(|axis| {
+            let reach = match self.part {
+                WindowsPart::Place => axis.places * axis.stride >= axis.extent,
+                _ => axis.places == 0 || (axis.places - 1) * axis.stride + axis.kernel <= axis.extent,
+            };
+            reach && axis.kernel > 0 && axis.kernel <= axis.stride
+        })
+    }
+}
