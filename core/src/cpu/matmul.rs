@@ -15,7 +15,7 @@ use super::CompileError;
 use super::half;
 use super::isa::Isa;
 use super::micro::{Element, Micro, Tile};
-use super::pack::Columns;
+use super::pack::{Ahead, Columns};
 use super::space::{Walk, product};
 use super::thin::Thin;
 use super::vector::{Call, Primitive};
@@ -352,6 +352,7 @@ impl<T: Element> MatmulKernel<T> {
                         let vectors = (vectors + number) / panels;
                         let width = vectors * micro.lanes;
                         let (c, cols) = (c.add(j), width.min(n - j));
+                        let mut ahead = Ahead::none();
                         let (line, b_step) = match self.b.plain {
                             Some((b_col, b_row)) => {
                                 let b = b.offset((col + j) as isize * b_col + p as isize * b_row);
@@ -360,6 +361,13 @@ impl<T: Element> MatmulKernel<T> {
                                 } else {
                                     let panel = Columns { dst: panel, width, src: b, row: b_row, col: b_col, k, cols };
                                     (micro.columns)(&panel);
+                                    // The panel beside this one, or the first of the next terms.
+                                    let (next, cols) = match number + 1 < panels {
+                                        true => (width as isize * b_col, width.min(n - j - cols)),
+                                        false => (k as isize * b_row - j as isize * b_col, micro.width().min(n)),
+                                    };
+                                    let turns = m / micro.height();
+                                    ahead = Ahead::new(b.wrapping_offset(next), (b_col, b_row), (cols, k), turns);
                                     (panel.dst.cast_const(), width as isize)
                                 }
                             }
@@ -377,7 +385,7 @@ impl<T: Element> MatmulKernel<T> {
                             }
                         };
                         let tile = Tile { k, a, a_step, b: line, b_step, c, pitch, add };
-                        self.strip(tile, m, vectors, cols);
+                        self.strip(tile, (m, vectors, cols), ahead);
                         j += width;
                     }
                 }
@@ -390,7 +398,7 @@ impl<T: Element> MatmulKernel<T> {
     /// # Safety
     /// As for `multiply`.
     #[inline(always)]
-    unsafe fn strip(&self, mut tile: Tile<T>, m: usize, vectors: usize, cols: usize) {
+    unsafe fn strip(&self, mut tile: Tile<T>, (m, vectors, cols): (usize, usize, usize), mut ahead: Ahead<T>) {
         let (tiles, height) = (self.micro.tiles[vectors - 1], self.micro.height());
         let (c, pitch, add) = (tile.c, tile.pitch, tile.add);
         let mut edge = [T::ZERO; EDGE];
@@ -399,6 +407,7 @@ impl<T: Element> MatmulKernel<T> {
             for i in (0..m).step_by(height) {
                 let rows = height.min(m - i);
                 tile.c = c.add(i * pitch);
+                ahead.ask();
                 if cols == vectors * self.micro.lanes {
                     tiles[rows - 1](&tile);
                 } else {

@@ -173,6 +173,8 @@ pub unsafe fn tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<V::Ele
     // SAFETY: our caller promised that the addresses suit; the steps past the last `p` are never read.
     unsafe {
         let mut acc = [[V::zero(); W]; R];
+        // The result is far away when its turn comes.
+        (0..R).for_each(|r| (0..W).for_each(|w| V::prefetch(c.wrapping_add(r * pitch + w * V::LANES))));
         for _ in 0..k {
             let mut line = [V::zero(); W];
             for (w, line) in line.iter_mut().enumerate() {

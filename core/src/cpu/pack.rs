@@ -64,6 +64,68 @@ pub unsafe fn columns<V: Vector>(panel: &Columns<V::Element>) {
     }
 }
 
+/// Asks for the cache line at any address, into the second-level cache.
+#[inline(always)]
+pub fn prefetch<T>(_at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is allowed, and every x86-64 has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(_at.cast())
+    }
+}
+
+/// What will be packed next, asked for a few cache lines at a time while there is something else to do: packing alone
+/// would wait for memory line by line.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead<T> {
+    /// The first element of the next run.
+    at: *const T,
+    /// From run to run, how many are left, elements of each.
+    step: isize,
+    runs: usize,
+    run: usize,
+    /// Elements of the next run that have been asked for.
+    done: usize,
+    /// Cache lines asked for at a time.
+    lines: usize,
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+impl<T> Ahead<T> {
+    /// So many columns of so many terms, in so many turns; nothing if they lie side by side in neither direction.
+    pub fn new(at: *const T, (col, row): (isize, isize), (cols, k): (usize, usize), turns: usize) -> Ahead<T> {
+        let (step, runs, run) = match (col, row) {
+            (1, row) => (row, k, cols),
+            (col, 1) => (col, cols, k),
+            _ => (0, 0, 0),
+        };
+        let lines = (run * size_of::<T>()).div_ceil(LINE) * runs;
+        Ahead { at, step, runs, run, done: 0, lines: lines.div_ceil(turns.max(1)) }
+    }
+
+    /// Nothing.
+    pub fn none() -> Ahead<T> {
+        Ahead::new(std::ptr::null(), (0, 0), (0, 0), 1)
+    }
+
+    /// Asks for a turn's lines.
+    #[inline(always)]
+    pub fn ask(&mut self) {
+        for _ in 0..self.lines {
+            if self.runs == 0 {
+                return;
+            }
+            prefetch(self.at.wrapping_add(self.done));
+            self.done += LINE / size_of::<T>();
+            if self.done >= self.run {
+                (self.at, self.runs, self.done) = (self.at.wrapping_offset(self.step), self.runs - 1, 0);
+            }
+        }
+    }
+}
+
 /// [`Vector::transpose`] of 16 by 16.
 ///
 /// # Safety

@@ -8,6 +8,7 @@ use tapeflow_ir::DType;
 use super::isa::Isa;
 use super::matmul::DEPTH;
 use super::micro::Element;
+use super::pack::prefetch;
 use super::pairs::{self, Pair};
 use super::table;
 use super::vector::{Call, Primitive};
@@ -119,17 +120,6 @@ pub struct Pieces<T> {
 /// How many elements ahead a piece asks for lines that lie side by side.
 const AHEAD: usize = 12;
 
-/// Asks for `count` terms at any address, into the second-level cache.
-#[inline(always)]
-fn prefetch(_at: *const u16, _count: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for start in (0.._count).step_by(32) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch of any address is allowed, and every x86-64 has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(_at.wrapping_add(start).cast()) }
-    }
-}
-
 impl<T: Computed> Pieces<T> {
     /// Of an operand whose sums have `k` terms: pieces of `lines` lines of `depth` elements.
     pub fn new(isa: Isa, half: DType, side: &Side, k: usize, (lines, depth): (usize, usize)) -> Option<Pieces<T>> {
@@ -150,14 +140,23 @@ impl<T: Computed> Pieces<T> {
     pub fn strides(&self) -> (isize, isize) {
         match (self.direct, self.across) {
             (Some(line), _) => (line, 1),
-            (None, true) => (1, self.lines as isize),
+            (None, true) => (1, self.pitch() as isize),
             (None, false) => (self.depth as isize, 1),
         }
     }
 
+    /// From element to element of lines that lie side by side: no power of two, lest they share sets of a cache.
+    fn pitch(&self) -> usize {
+        self.lines.next_multiple_of(32) + 16
+    }
+
     /// Elements of scratch.
     pub fn elements(&self) -> usize {
-        if self.direct.is_some() { 0 } else { self.lines * self.depth }
+        match (self.direct, self.across) {
+            (Some(_), _) => 0,
+            (None, true) => self.pitch() * self.depth,
+            (None, false) => self.lines * self.depth,
+        }
     }
 
     /// Where lines `lines.0..` and their terms `terms.0..` (first and count each) are to be found: in the operand, or
@@ -214,11 +213,14 @@ impl<T: Computed> Pieces<T> {
             });
             let all = &at[..terms.1];
             for (e, at) in all.chunks(T::TERMS).enumerate() {
-                let dst = dst.wrapping_add((start / T::TERMS + e) * self.lines);
+                let dst = dst.wrapping_add((start / T::TERMS + e) * self.pitch());
                 side.lines.runs(lines.0, lines.1, |done, offset, stride, count| {
                     let ahead = (e + AHEAD) * T::TERMS..(e + AHEAD + 1) * T::TERMS;
                     if let (Some(ahead), 1) = (all.get(ahead), stride) {
-                        ahead.iter().for_each(|at| prefetch(src.wrapping_offset(at + offset), count));
+                        for at in ahead {
+                            let line = src.wrapping_offset(at + offset);
+                            (0..count).step_by(32).for_each(|l| prefetch(line.wrapping_add(l)));
+                        }
                     }
                     let term = |t: usize| at.get(t).map_or(std::ptr::null(), |at| src.wrapping_offset(at + offset));
                     let (dst, terms) = (dst.wrapping_add(done), [term(0), term(1)]);
