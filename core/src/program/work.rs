@@ -11,8 +11,7 @@
 
 use tapeflow_ir::{DType, Extent, Op, ScalarFn};
 
-use super::kernel::{Attention, Group, Kernel, Layout, OutputKind, Source};
-use super::kernel::{Group, Kernel, Layout, OutputKind, Source, WindowsPart};
+use super::kernel::{Attention, Group, Kernel, Layout, OutputKind, Source, WindowsPart};
 use crate::ops::kernel::is_row;
 
 /// Work of one run of a kernel.
