@@ -83,23 +83,66 @@ impl<T: Float, const WHICH: bool, const KY: usize, const KX: usize> Body for Lar
             let [down, across] = *call.src[1].cast::<[WindowAxis; 2]>();
             let (ky, kx) = if KX == 0 { (down.kernel, across.kernel) } else { (KY, KX) };
             let stride = if KX == 0 { across.stride } else { KX };
-            for place in 0..across.places {
-                let first = src.add(place * stride);
-                let (mut largest, mut which) = (*first, 0i32);
-                for tap in 1..ky * kx {
-                    let (y, x) = (tap / kx, tap % kx);
-                    let value = *first.add(y * across.extent + x);
-                    // A NaN is not equal to itself.
-                    #[allow(clippy::eq_op)]
-                    let better = value > largest || value != value;
-                    largest = if better { value } else { largest };
-                    which = if better { (y * stride + x) as i32 } else { which };
-                }
-                match WHICH {
-                    true => *call.dst.cast::<i32>().add(place) = which,
-                    false => *call.dst.cast::<T>().add(place) = largest,
+            let taps = Taps { ky, kx, stride, row: across.extent };
+            let count = across.places;
+            // Blocks of fixed size become vectors; the last of a row begins earlier, and some are written twice.
+            let block = [16, 8, 4].into_iter().find(|&block| KX != 0 && count >= block).unwrap_or(1);
+            for place in (0..count).step_by(block) {
+                let place = place.min(count - block);
+                let src = src.add(place * stride);
+                match block {
+                    16 => write::<T, WHICH, 16>(call.dst, place, largest(src, &taps)),
+                    8 => write::<T, WHICH, 8>(call.dst, place, largest(src, &taps)),
+                    4 => write::<T, WHICH, 4>(call.dst, place, largest(src, &taps)),
+                    _ => write::<T, WHICH, 1>(call.dst, place, largest(src, &taps)),
                 }
             }
+        }
+    }
+}
+
+/// A window's taps, from window to window, and from row to row.
+struct Taps {
+    ky: usize,
+    kx: usize,
+    stride: usize,
+    row: usize,
+}
+
+/// The largest of `B` neighbouring windows, and the numbers of their taps.
+///
+/// # Safety
+/// The windows can be read.
+#[inline(always)]
+unsafe fn largest<T: Float, const B: usize>(src: *const T, taps: &Taps) -> ([T; B], [i32; B]) {
+    let &Taps { ky, kx, stride, row } = taps;
+    let (mut best, mut which) = ([T::default(); B], [0i32; B]);
+    for tap in 0..ky * kx {
+        let (y, x) = (tap / kx, tap % kx);
+        for l in 0..B {
+            // SAFETY: as our caller promised.
+            let value = unsafe { *src.add(y * row + l * stride + x) };
+            // A NaN is not equal to itself.
+            #[allow(clippy::eq_op)]
+            let better = value > best[l] || value != value || tap == 0;
+            best[l] = if better { value } else { best[l] };
+            which[l] = if better { (y * stride + x) as i32 } else { which[l] };
+        }
+    }
+    (best, which)
+}
+
+/// Writes what is asked for.
+///
+/// # Safety
+/// There is room at these places.
+#[inline(always)]
+unsafe fn write<T: Float, const WHICH: bool, const B: usize>(dst: *mut u8, place: usize, found: ([T; B], [i32; B])) {
+    // SAFETY: as our caller promised.
+    unsafe {
+        match WHICH {
+            true => *dst.cast::<i32>().add(place).cast::<[i32; B]>() = found.1,
+            false => *dst.cast::<T>().add(place).cast::<[T; B]>() = found.0,
         }
     }
 }
@@ -118,10 +161,17 @@ impl<T: Float, const STRIDE: usize> Body for Placed<T, STRIDE> {
             let stride = if STRIDE == 0 { across.stride } else { STRIDE };
             let number = (call.rows * stride) as i32;
             let whole = across.extent / stride;
-            for place in 0..whole {
-                let (value, which) = (*values.add(place), *which.add(place));
-                for x in 0..stride {
-                    *dst.add(place * stride + x) = if which == number + x as i32 { value } else { T::default() };
+            let block = [16, 8, 4].into_iter().find(|&block| STRIDE == 2 && whole >= block).unwrap_or(1);
+            for place in (0..whole).step_by(block) {
+                let place = place.min(whole - block);
+                let (dst, values, which) = (dst.add(place * stride), values.add(place), which.add(place));
+                match block {
+                    16 => pairs::<T, 16>(dst, values, which, number),
+                    8 => pairs::<T, 8>(dst, values, which, number),
+                    4 => pairs::<T, 4>(dst, values, which, number),
+                    _ => (0..stride).for_each(|x| {
+                        *dst.add(x) = if *which == number + x as i32 { *values } else { T::default() };
+                    }),
                 }
             }
             for x in whole * stride..across.extent {
@@ -129,6 +179,24 @@ impl<T: Float, const STRIDE: usize> Body for Placed<T, STRIDE> {
                 *dst.add(x) = if hit { *values.add(whole) } else { T::default() };
             }
         }
+    }
+}
+
+/// Puts `B` neighbouring values to one of the two elements of their windows that have this number and the next.
+///
+/// # Safety
+/// There are as many.
+#[inline(always)]
+unsafe fn pairs<T: Float, const B: usize>(dst: *mut T, values: *const T, which: *const i32, number: i32) {
+    // SAFETY: as our caller promised.
+    unsafe {
+        let (values, which) = (*values.cast::<[T; B]>(), *which.cast::<[i32; B]>());
+        let mut out = [[T::default(); 2]; B];
+        for l in 0..B {
+            out[l][0] = if which[l] == number { values[l] } else { T::default() };
+            out[l][1] = if which[l] == number + 1 { values[l] } else { T::default() };
+        }
+        *dst.cast::<[[T; 2]; B]>() = out;
     }
 }
 
