@@ -67,6 +67,10 @@ pub struct Conv<T: 'static> {
     pub fill: unsafe fn(&mut shifted::Fill<'_, T>),
     /// Lays out an image with its channels side by side.
     pub turn: unsafe fn(&pixels::Turn<'_, T>),
+    /// Transforms tiles, kernels and products of tiles.
+    pub scatter: unsafe fn(&crate::cpu::conv::tiles::Scatter<'_, T>),
+    pub spectrum: unsafe fn(&crate::cpu::conv::tiles::Spectrum<'_, T>),
+    pub collect: unsafe fn(&crate::cpu::conv::tiles::Collect<'_, T>),
 }
 
 impl<T> fmt::Debug for Micro<T> {
@@ -134,6 +138,22 @@ pub trait Vector: Copy {
     unsafe fn evens(dst: *mut Self::Element, src: *const Self::Element) {
         // SAFETY: as our caller promised.
         unsafe { (0..Self::LANES).for_each(|i| *dst.add(i) = *src.add(2 * i)) }
+    }
+
+    /// Elements of `a` and `b` alternately.
+    ///
+    /// # Safety
+    /// Two vectors can be written.
+    #[inline(always)]
+    unsafe fn weave(dst: *mut Self::Element, a: Self, b: Self) {
+        // SAFETY: as our caller promised; no vector has more lanes.
+        unsafe {
+            for (i, x) in [a, b].into_iter().enumerate() {
+                let mut lanes = [Self::Element::default(); 16];
+                x.store(lanes.as_mut_ptr());
+                (0..Self::LANES).for_each(|l| *dst.add(2 * l + i) = lanes[l]);
+            }
+        }
     }
 
     /// `dst[p · pitch + j] = src[column(j) + p]` for `LANES` each way.
@@ -204,19 +224,21 @@ pub unsafe fn tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<V::Ele
     }
 }
 
-/// `tiles!(tile [1 2 …] 1 2 …)`: the table of all tiles of these rows by these vectors.
-macro_rules! tiles {
-    ($tile:ident $rows:tt $($w:literal)*) => { &[$(tiles!(@ $tile $rows $w)),*] };
+/// `table!(tile [1 2 …] 1 2 …)`: the table of all tiles of these rows by these vectors.
+macro_rules! table {
+    ($tile:ident $rows:tt $($w:literal)*) => { &[$(table!(@ $tile $rows $w)),*] };
     (@ $tile:ident [$($r:literal)*] $w:literal) => { &[$($tile::<$r, $w>),*] };
 }
 
-pub(super) use tiles;
+#[cfg(target_arch = "x86_64")]
+pub(super) use table;
 
 /// The thin products of these rows.
 macro_rules! thins {
     ([$($r:literal)*]) => { &[$(thin::<$r>),*] };
 }
 
+#[cfg(target_arch = "x86_64")]
 pub(super) use thins;
 
 /// A module with the `MICRO` of a vector type.
@@ -273,18 +295,45 @@ macro_rules! micro {
                 unsafe { crate::cpu::conv::pixels::turn::<$vector>(turn) }
             }
 
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn scatter(scatter: &crate::cpu::conv::tiles::Scatter<'_, $element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::tiles::scatter::<$vector>(scatter) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn spectrum(spectrum: &crate::cpu::conv::tiles::Spectrum<'_, $element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::tiles::spectrum::<$vector>(spectrum) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn collect(collect: &crate::cpu::conv::tiles::Collect<'_, $element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::tiles::collect::<$vector>(collect) }
+            }
+
             pub static MICRO: Micro<$element> = Micro {
                 lanes: <$vector>::LANES,
-                tiles: tiles!(tile $rows $($w)*),
+                tiles: table!(tile $rows $($w)*),
                 thin: thins!($rows),
                 columns,
                 windows,
-                conv: crate::cpu::micro::Conv { strips: tiles!(strip $rows $($w)*), dots: tiles!(dots $rows $($w)*), fill, turn },
+                conv: crate::cpu::micro::Conv {
+                    strips: table!(strip $rows $($w)*),
+                    dots: table!(dots $rows $($w)*),
+                    fill,
+                    turn,
+                    scatter,
+                    spectrum,
+                    collect,
+                },
             };
         }
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 pub(super) use micro;
 
 /// What products are computed in.
@@ -414,7 +463,7 @@ mod x86 {
 
     macro_rules! vector {
         ($v:ty, $t:ty, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident
-            $(, $transpose:ident)?) => {
+            $(, $transpose:ident, $evens:ident, $weave:ident)?) => {
             impl Vector for $v {
                 type Element = $t;
                 const LANES: usize = $lanes;
@@ -463,6 +512,16 @@ mod x86 {
                 unsafe fn transpose(dst: *mut $t, pitch: usize, src: *const $t, column: impl Fn(usize) -> isize) {
                     // SAFETY: as our caller promised.
                     unsafe { pack::$transpose(dst, pitch, src, column) }
+                }
+                #[inline(always)]
+                unsafe fn evens(dst: *mut $t, src: *const $t) {
+                    // SAFETY: as our caller promised.
+                    unsafe { pack::$evens(dst, src) }
+                }
+                #[inline(always)]
+                unsafe fn weave(dst: *mut $t, a: Self, b: Self) {
+                    // SAFETY: as our caller promised.
+                    unsafe { pack::$weave(dst, a, b) }
                 })?
             }
         };
@@ -477,7 +536,9 @@ mod x86 {
         _mm512_storeu_ps,
         _mm512_add_ps,
         _mm512_fmadd_ps,
-        transpose_16
+        transpose_16,
+        evens_16,
+        weave_16
     );
     vector!(
         __m512d,
@@ -500,7 +561,9 @@ mod x86 {
         _mm256_storeu_ps,
         _mm256_add_ps,
         _mm256_fmadd_ps,
-        transpose_8
+        transpose_8,
+        evens_8,
+        weave_8
     );
     vector!(
         __m256d,

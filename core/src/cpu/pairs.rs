@@ -75,7 +75,7 @@ impl Body for Interleave {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::micro::{Tile, Vector, micro, thins, tiles};
+    use super::super::micro::{Tile, Vector, micro, table, thins};
     use super::super::pack::{self, Columns};
     use super::super::thin::Thin;
     use super::super::windows::Panel;

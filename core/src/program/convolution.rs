@@ -34,7 +34,8 @@ pub struct Convolution {
 /// Which derivative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConvolutionPart {
-    /// By the places, over (items, groups, outputs, places); each sum runs over channels, then taps, in order.
+    /// By the places, over (items, groups, outputs, places); each sum runs over channels, then taps, in order, unless
+    /// a device takes tiles of places together.
     Places,
     /// By the kernel, over (groups, outputs, channels, taps).
     Kernel,

@@ -133,9 +133,9 @@ pub unsafe fn fill<V: Vector>(fill: &mut Fill<'_, V::Element>) {
                 match columns.run {
                     Some(_) if low > high => (0..numbers.len()).for_each(|i| zeros::<V>(dst.add(i * width), width)),
                     Some((before, count, start, step)) if column == 1 && step <= 2 => {
-                        let line = src.wrapping_add(start).wrapping_sub(before);
-                        let inside =
-                            line.wrapping_offset(low) >= ends[0] && line.wrapping_offset(high + whole - 1) <= ends[1];
+                        let line = src.wrapping_add(start).wrapping_sub(before * step);
+                        let inside = line.wrapping_offset(low) >= ends[0]
+                            && line.wrapping_offset(high + whole * step as isize - 1) <= ends[1];
                         let copy = Copy { dst, width, src: line, before, behind: before + count, rows: numbers };
                         match width.div_ceil(V::LANES) {
                             _ if !inside => gather::<V>(dst, src, numbers, (&columns.at, column)),
