@@ -103,8 +103,8 @@ impl Softmax<'_> {
             let mut sums = [0.0; BLOCK];
             for j in (0..whole).step_by(BLOCK) {
                 let mut x = load(row.add(j));
-                for l in 0..BLOCK {
-                    x[l] = exp(x[l] * self.scale - most);
+                for x in &mut x {
+                    *x = exp(*x * self.scale - most);
                 }
                 for l in 0..BLOCK {
                     sums[l] += x[l];
