@@ -25,10 +25,10 @@ thread_local! {
 /// With f16, scale the loss, so that small gradients do not vanish.
 ///
 /// # Numerics
-/// Products of half precision are summed in f32 and rounded once. On x86-64 with AVX512-BF16 (`TAPEFLOW_ISA=avx512bf16`,
-/// the best path of such a machine) bf16 goes through its instruction, which adds the products of two neighbouring terms
-/// at a time and takes numbers below 2⁻¹²⁶ in magnitude for zero, operands and sums alike; every other path computes
-/// exactly what it would of the operands in f32.
+/// Products of half precision are summed in f32 and rounded once. On x86-64 with AVX512-BF16
+/// (`TAPEFLOW_ISA=avx512bf16`, the best path of such a machine) bf16 goes through its instruction, which adds the
+/// products of two neighbouring terms at a time and takes numbers below 2⁻¹²⁶ in magnitude for zero, operands and sums
+/// alike; every other path computes exactly what it would of the operands in f32.
 ///
 /// # Example
 /// ```

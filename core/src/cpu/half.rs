@@ -1,6 +1,7 @@
 //! Matrix products of half precision: pieces of the operands are brought to what they are computed in, multiplied by
-//! the kernel for that, and the sums in f32 are rounded once. Owns the cut into pieces; how they are read is `pieces`'s,
-//! the arithmetic and its order are `matmul`'s, so in f32 the bits are those of the widened product, rounded.
+//! the kernel for that, and the sums in f32 are rounded once. Owns the cut into pieces; how they are read is
+//! `pieces`'s, the arithmetic and its order are `matmul`'s, so in f32 the bits are those of the widened product,
+//! rounded.
 
 use std::fmt;
 use std::sync::Arc;
