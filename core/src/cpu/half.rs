@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tapeflow_ir::DType;
 
+use super::few::FewRows;
 use super::isa::Isa;
 use super::matmul::{Block, DEPTH, MatmulKernel, depth, portions};
 use super::pairs::Pair;
@@ -31,7 +32,10 @@ const GROUP: usize = 256 << 10;
 pub fn compile(matmul: &Matmul, isa: Isa) -> Option<Arc<dyn Executable>> {
     match (matmul.dtype, isa) {
         (DType::BF16, Isa::Avx512Bf16) => Some(Arc::new(HalfMatmul::<Pair>::new(matmul, isa)?)),
-        (DType::F16 | DType::BF16, _) => Some(Arc::new(HalfMatmul::<f32>::new(matmul, isa)?)),
+        (DType::F16 | DType::BF16, _) => Some(match FewRows::new(matmul, isa) {
+            Some(kernel) => Arc::new(kernel),
+            None => Arc::new(HalfMatmul::<f32>::new(matmul, isa)?),
+        }),
         _ => None,
     }
 }

@@ -7,6 +7,7 @@ mod code;
 mod conv;
 mod cost;
 mod cut;
+mod few;
 mod fold;
 mod group;
 mod groups;
