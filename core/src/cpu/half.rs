@@ -18,9 +18,11 @@ use super::thin::Thin;
 use super::vector::{Call, Primitive};
 use crate::program::kernel::{Args, Dims, Executable, Layout, Matmul, RunError, Strides};
 
-/// Rows and columns of a piece of the result: with their terms they stay in the second-level cache.
-const ROWS: usize = 256;
+/// Rows and columns of a piece of the result: with their terms they stay in the second-level cache. Columns are brought
+/// again for every piece, so high ones are better where there are enough of them.
+const ROWS: [usize; 2] = [512, 256];
 const COLUMNS: usize = 192;
+const ENOUGH: usize = 12;
 /// Multiplications of a chunk, about, where a product is small.
 const CHUNK_WORK: usize = 1 << 20;
 /// Columns of a piece of a thin product: read where they are, brought line by line, brought side by side.
@@ -83,7 +85,9 @@ impl<T: Computed> HalfMatmul<T> {
         };
         let fits = |columns: usize| k > 0 && columns.saturating_mul(k) <= GROUP;
         let thin = m <= T::micro(isa).height() && fits(m) && (b.direct.is_some() || fits(group));
-        let (a, b) = if thin { pieces(m, group, k)? } else { pieces(ROWS, COLUMNS, DEPTH)? };
+        let many = m.div_ceil(ROWS[0]) * n.div_ceil(COLUMNS) * whole.items() >= ENOUGH;
+        let rows = if many { ROWS[0] } else { ROWS[1] };
+        let (a, b) = if thin { pieces(m, group, k)? } else { pieces(rows, COLUMNS, DEPTH)? };
         let ((a_line, a_term), (b_line, b_term)) = (a.strides(), b.strides());
         let layout = |strides: [isize; 2]| Layout {
             offset: 0,
