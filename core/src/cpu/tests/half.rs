@@ -155,3 +155,31 @@ fn windows_are_the_widened_ones_rounded() {
         }
     }
 }
+
+/// What is not finite stays in its row or column, also beside the zero that an odd sum's last pair has.
+#[test]
+fn nan_and_infinity_stay_where_they_belong() {
+    for (isa, dtype) in isas().into_iter().flat_map(|isa| [(isa, DType::F16), (isa, DType::BF16)]) {
+        let narrow = |x: f32| if dtype == DType::F16 { f16_from_f32(x) } else { bf16_from_f32(x) };
+        let widen = |bits: u16| if dtype == DType::F16 { f16_to_f32(bits) } else { bf16_to_f32(bits) };
+        for (m, n, k, turned) in [(2, 37, 16, true), (2, 37, 129, true), (2, 37, 129, false), (19, 37, 21, true)] {
+            let (mut a, mut b) = (vec![narrow(1.0); m * k], vec![narrow(0.5); k * n]);
+            a[(m - 1) * k + k - 1] = narrow(f32::NAN);
+            let strides = if turned { [1, k as isize] } else { [n as isize, 1] };
+            b[(k - 1) * strides[0] as usize + 36 * strides[1] as usize] = narrow(f32::INFINITY);
+            let [rows, cols, sums]: [Dims; 3] = [m, n, k].map(|extent| smallvec![extent]);
+            let (a_layout, b_layout) = (layout(&[k as isize, 1]), layout(&strides));
+            let batch = Dims::new();
+            let matmul = Matmul { dtype, batch, m: rows, n: cols, k: sums, a: a_layout, b: b_layout };
+            let mut buffers = [Buffer::of(dtype, &a), Buffer::of(dtype, &b), Buffer::new(dtype, m * n)];
+            run(&*compile(Kernel::Matmul(matmul), isa), &mut buffers, &[]).unwrap();
+            for (at, &bits) in buffers[2].slice::<u16>().iter().enumerate() {
+                match (at / n, at % n) {
+                    (row, _) if row == m - 1 => assert!(widen(bits).is_nan(), "{isa} {dtype} {at}"),
+                    (_, 36) => assert_eq!(widen(bits), f32::INFINITY, "{isa} {dtype} {at}"),
+                    _ => assert_eq!(bits, narrow(k as f32 / 2.0), "{isa} {dtype} {at}"),
+                }
+            }
+        }
+    }
+}
