@@ -212,7 +212,7 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
         by_row,
         single_row: !by_row || total == length,
         columns: &columns,
-        large: &outputs.iter().map(|output| output.size * total >= LARGE_BYTES).collect::<Vec<_>>(),
+        large: &outputs.iter().map(|output| output.size == 4 && output.size * total >= LARGE_BYTES).collect::<Vec<_>>(),
     };
     let lowered = lower(&context, &|reduce, dtype| -> Option<Folds> { folds(isa, reduce, dtype) })?;
     let transposed = inputs.iter().any(|input| input.rows.is_some());

@@ -10,7 +10,7 @@ use tapeflow_ir::Reduce;
 
 use super::interleave::{Interleaved, interleave};
 use super::nest::{Fold, Nest, Pass};
-use super::record::{Access, Id, Kind, Micro};
+use super::record::{Access, Format, Id, Micro};
 use super::registers::Registers;
 use crate::cpu::step::Slot;
 
@@ -27,7 +27,7 @@ pub const ZMM: [AsmRegisterZmm; 32] = [
     zmm18, zmm19, zmm20, zmm21, zmm22, zmm23, zmm24, zmm25, zmm26, zmm27, zmm28, zmm29, zmm30, zmm31,
 ];
 #[rustfmt::skip]
-const YMM: [AsmRegisterYmm; 32] = [
+pub const YMM: [AsmRegisterYmm; 32] = [
     ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14, ymm15, ymm16, ymm17,
     ymm18, ymm19, ymm20, ymm21, ymm22, ymm23, ymm24, ymm25, ymm26, ymm27, ymm28, ymm29, ymm30, ymm31,
 ];
@@ -292,7 +292,7 @@ impl Emitter {
         let mut uses = vec![0; pass.lanes.len()];
         pass.lanes.iter().flat_map(Micro::operands).flatten().for_each(|id| uses[id as usize] += 1);
         let ids = |wanted: fn(&Micro) -> bool| (0..pass.lanes.len()).filter(move |&id| wanted(&pass.lanes[id]));
-        let per_row = |micro: &Micro| matches!(micro, Micro::Load(_, Access::Row | Access::Fixed, Kind::Vector));
+        let per_row = |micro: &Micro| matches!(micro, Micro::Load(_, Access::Row | Access::Fixed, Format::Word));
         let mut pins: Vec<usize> = ids(per_row).take(PINNED).collect();
         let mut constants: Vec<usize> = ids(|micro| matches!(micro, Micro::Constant(_))).collect();
         constants.sort_by_key(|&id| std::cmp::Reverse(uses[id]));
@@ -301,7 +301,7 @@ impl Emitter {
         for (at, &id) in pins.iter().enumerate() {
             let number = free as usize - 1 - at;
             match pass.lanes[id] {
-                Micro::Load(slot, access, _) => self.load(number, slot, access, Mode::Outer)?,
+                Micro::Load(slot, access, format) => self.load(number, (slot, access, format), Mode::Outer)?,
                 Micro::Constant(bits) => {
                     let constant = self.constant(bits);
                     self.a.vbroadcastss(ZMM[number], dword_ptr(rcx + constant))?;

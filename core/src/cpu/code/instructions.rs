@@ -2,9 +2,10 @@
 
 use iced_x86::code_asm::*;
 
-use super::emit::{Accumulators, Done, Emitter, FRAME, Failure, K, Mode, XMM, ZMM, under};
-use super::record::{Access, Bits, Id, Kind, Micro, Pair, Relation};
+use super::emit::{Accumulators, Done, Emitter, FRAME, Failure, K, Mode, XMM, YMM, ZMM, under};
+use super::record::{Access, Bits, Format, Id, Kind, Micro, Pair, Relation};
 use super::registers::{Evicted, Registers};
+use crate::cpu::step::Slot;
 
 /// The body that is being written.
 struct Body<'a> {
@@ -64,8 +65,8 @@ impl Emitter {
                 let constant = self.constant(bits);
                 self.a.vbroadcastss(ZMM[number], dword_ptr(rcx + constant))?;
             }
-            (Micro::Load(slot, access, Kind::Vector), _) => self.load(number, slot, access, body.mode)?,
-            (Micro::Load(slot, access, Kind::Mask), _) => self.load_mask(body, number, slot, access)?,
+            (Micro::Load(slot, access, Format::Byte), _) => self.load_mask(body, number, slot, access)?,
+            (Micro::Load(slot, access, format), _) => self.load(number, (slot, access, format), body.mode)?,
             (_, Some(place)) if kind == Kind::Vector => self.a.vmovups(ZMM[number], zmmword_ptr(rsp + place * 64))?,
             (_, Some(place)) => self.a.kmovw(K[number], word_ptr(rsp + place * 64))?,
             (_, None) => return Err(Failure::Pressure),
@@ -208,7 +209,13 @@ impl Emitter {
                 let constant = self.constant(1f32.to_bits());
                 self.a.vbroadcastss(under(ZMM[dst], k).z(), dword_ptr(rcx + constant))?;
             }
-            Micro::Store(slot, access, a) => self.store(body, slot, access, a)?,
+            Micro::RoundF16(a) => {
+                let x = self.get(body, a)?;
+                let dst = self.take(body, id, Kind::Vector)?;
+                self.a.vcvtps2ph(YMM[dst], ZMM[x], 0)?;
+                self.a.vcvtph2ps(ZMM[dst], YMM[dst])?;
+            }
+            Micro::Store(slot, access, format, a) => self.store(body, (slot, access, format), a)?,
             Micro::Fetch(slot, access) => {
                 if let (Some((element, at)), Mode::Whole) = (element(access), body.mode) {
                     self.address(slot)?;
@@ -241,53 +248,99 @@ impl Emitter {
         }
     }
 
-    fn store(&mut self, body: &mut Body<'_>, slot: u16, access: Access, a: Id) -> Done {
+    fn store(&mut self, body: &mut Body<'_>, to: (Slot, Access, Format), a: Id) -> Done {
+        let (slot, access, format) = to;
         let x = self.get(body, a)?;
-        match (body.micros[a as usize].kind(), element(access)) {
-            (Kind::Vector, Some((element, at))) => {
-                self.address(slot)?;
-                let to = zmmword_ptr(rax + element * 4 + at * 64);
-                match body.mode {
-                    Mode::Partial => self.a.vmovups(zmmword_ptr(rax + element * 4).k7(), ZMM[x])?,
-                    _ if self.streamed.contains(&slot) => self.a.vmovntps(to, ZMM[x])?,
-                    _ => self.a.vmovups(to, ZMM[x])?,
-                }
-            }
-            (Kind::Vector, None) => {
-                self.address(slot)?;
-                self.a.vmovss(dword_ptr(rax + r11 * 4), XMM[x])?;
-            }
-            (Kind::Mask, Some((element, at))) => {
-                let t = self.temporary(body, Kind::Vector)?;
-                self.address(slot)?;
+        let Some((element, at)) = element(access) else { return self.store_row(slot, format, x) };
+        let partial = body.mode == Mode::Partial;
+        let mut t = 0;
+        if matches!(format, Format::Byte | Format::Bf16) {
+            t = self.temporary(body, Kind::Vector)?;
+        }
+        self.address(slot)?;
+        let to = rax + element * format.size() + at * 16 * format.size();
+        match format {
+            Format::Word if partial => self.a.vmovups(zmmword_ptr(to).k7(), ZMM[x])?,
+            Format::Word if self.streamed.contains(&slot) => self.a.vmovntps(zmmword_ptr(to), ZMM[x])?,
+            Format::Word => self.a.vmovups(zmmword_ptr(to), ZMM[x])?,
+            Format::Byte => {
                 self.a.vpmovm2b(XMM[t], K[x])?;
                 self.a.vpabsb(XMM[t], XMM[t])?;
-                match body.mode {
-                    Mode::Partial => self.a.vmovdqu8(xmmword_ptr(rax + element).k7(), XMM[t])?,
-                    _ => self.a.vmovdqu8(xmmword_ptr(rax + element + at * 16), XMM[t])?,
+                match partial {
+                    true => self.a.vmovdqu8(xmmword_ptr(to).k7(), XMM[t])?,
+                    false => self.a.vmovdqu8(xmmword_ptr(to), XMM[t])?,
                 }
             }
-            (Kind::Mask, None) => {
-                // Outside the loop over elements rbx is free.
+            Format::Bf16 => {
+                self.a.vpsrld(ZMM[t], ZMM[x], 16)?;
+                match partial {
+                    true => self.a.vpmovdw(ymmword_ptr(to).k7(), ZMM[t])?,
+                    false => self.a.vpmovdw(ymmword_ptr(to), ZMM[t])?,
+                }
+            }
+            Format::F16 if partial => self.a.vcvtps2ph(ymmword_ptr(to).k7(), ZMM[x], 0)?,
+            Format::F16 => self.a.vcvtps2ph(ymmword_ptr(to), ZMM[x], 0)?,
+        }
+        Ok(())
+    }
+
+    /// Stores the element of a row. Outside the loop over elements rbx and the accumulators are free.
+    fn store_row(&mut self, slot: Slot, format: Format, x: usize) -> Done {
+        self.address(slot)?;
+        match format {
+            Format::Word => self.a.vmovss(dword_ptr(rax + r11 * 4), XMM[x])?,
+            Format::Byte => {
                 self.a.kmovw(ebx, K[x])?;
                 self.a.and(ebx, 1)?;
-                self.address(slot)?;
                 self.a.mov(byte_ptr(rax + r11), bl)?;
+            }
+            Format::Bf16 => {
+                self.a.vmovd(ebx, XMM[x])?;
+                self.a.shr(ebx, 16)?;
+                self.a.mov(word_ptr(rax + r11 * 2), bx)?;
+            }
+            Format::F16 => {
+                // The value remains what it is: it is a number of f16.
+                self.a.vcvtps2ph(XMM[x], XMM[x], 0)?;
+                self.a.vmovd(ebx, XMM[x])?;
+                self.a.mov(word_ptr(rax + r11 * 2), bx)?;
+                self.a.vcvtph2ps(ZMM[x], YMM[x])?;
+                self.a.vbroadcastss(ZMM[x], XMM[x])?;
             }
         }
         Ok(())
     }
 
     /// A vector from memory.
-    pub fn load(&mut self, dst: usize, slot: u16, access: Access, mode: Mode) -> Done {
+    pub fn load(&mut self, dst: usize, from: (Slot, Access, Format), mode: Mode) -> Done {
+        let (slot, access, format) = from;
         self.address(slot)?;
-        match (access, element(access)) {
-            (_, Some((element, _))) if mode == Mode::Partial => {
-                self.a.vmovups(ZMM[dst].k7().z(), zmmword_ptr(rax + element * 4))?;
+        let size = format.size();
+        if let Some((element, at)) = element(access) {
+            let from = rax + element * size + at * 16 * size;
+            // What is left of a row is read under a mask.
+            let target = if mode == Mode::Partial { ZMM[dst].k7().z() } else { ZMM[dst] };
+            match format {
+                Format::Word | Format::Byte => self.a.vmovups(target, zmmword_ptr(from))?,
+                Format::F16 => self.a.vcvtph2ps(target, ymmword_ptr(from))?,
+                Format::Bf16 => {
+                    self.a.vpmovzxwd(target, ymmword_ptr(from))?;
+                    self.a.vpslld(ZMM[dst], ZMM[dst], 16)?;
+                }
             }
-            (_, Some((element, at))) => self.a.vmovups(ZMM[dst], zmmword_ptr(rax + element * 4 + at * 64))?,
-            (Access::Row, _) => self.a.vbroadcastss(ZMM[dst], dword_ptr(rax + r11 * 4))?,
-            _ => self.a.vbroadcastss(ZMM[dst], dword_ptr(rax))?,
+            return Ok(());
+        }
+        let from = if access == Access::Row { rax + r11 * size } else { rax + 0 };
+        match format {
+            Format::Word | Format::Byte => self.a.vbroadcastss(ZMM[dst], dword_ptr(from))?,
+            Format::Bf16 => {
+                self.a.vpbroadcastw(ZMM[dst], word_ptr(from))?;
+                self.a.vpslld(ZMM[dst], ZMM[dst], 16)?;
+            }
+            Format::F16 => {
+                self.a.vpbroadcastw(YMM[dst], word_ptr(from))?;
+                self.a.vcvtph2ps(ZMM[dst], YMM[dst])?;
+            }
         }
         Ok(())
     }

@@ -29,8 +29,8 @@ pub fn interleave(micros: &[Micro]) -> Interleaved {
         let first = out.len() as Id;
         for copy in 0..copies {
             let micro = match micro {
-                Micro::Load(slot, access, kind) => Micro::Load(slot, moved(access, copy), kind),
-                Micro::Store(slot, access, a) => Micro::Store(slot, moved(access, copy), a),
+                Micro::Load(slot, access, format) => Micro::Load(slot, moved(access, copy), format),
+                Micro::Store(slot, access, format, a) => Micro::Store(slot, moved(access, copy), format, a),
                 Micro::Fetch(slot, access) => Micro::Fetch(slot, moved(access, copy)),
                 Micro::Fold(fold, _, a) => Micro::Fold(fold, copy as u8, a),
                 other => other,

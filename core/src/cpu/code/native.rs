@@ -2,23 +2,26 @@
 
 use tapeflow_ir::{Binary, Compare, DType, Op, Unary};
 
-use super::record::{Bits, Id, Kind, Micro, Pair, Recorder, Relation, Traced};
+use super::record::{Bits, Format, Id, Kind, Micro, Pair, Recorder, Relation, Traced};
 use crate::cpu::math;
 use crate::cpu::step::Meaning;
 
-fn kind(dtype: DType) -> Option<Kind> {
+/// How a dtype lies in memory, if registers hold it.
+fn format(dtype: DType) -> Option<Format> {
     match dtype {
-        DType::F32 | DType::I32 | DType::U32 => Some(Kind::Vector),
-        DType::Bool => Some(Kind::Mask),
+        DType::F32 | DType::I32 | DType::U32 => Some(Format::Word),
+        DType::Bool => Some(Format::Byte),
+        DType::BF16 => Some(Format::Bf16),
+        DType::F16 => Some(Format::F16),
         _ => None,
     }
 }
 
 /// Whether there are micro-operations for it.
 pub fn is_native(meaning: Meaning) -> bool {
-    use DType::{Bool, F32};
+    use DType::{BF16, Bool, F16, F32};
     match meaning {
-        Meaning::Same(dtype) => kind(dtype).is_some(),
+        Meaning::Same(dtype) => format(dtype).is_some(),
         Meaning::Op(op, from, to) => match op {
             Op::Unary(Unary::Not, _) => from == Bool,
             Op::Unary(op, _) => {
@@ -34,8 +37,8 @@ pub fn is_native(meaning: Meaning) -> bool {
                 }
             }
             Op::Compare(..) | Op::MulAdd(..) | Op::Reduce(..) => from == F32,
-            Op::Select(..) => kind(to) == Some(Kind::Vector),
-            Op::Cast(_) => matches!((from, to), (Bool, F32) | (F32, Bool)),
+            Op::Select(..) => format(to).is_some_and(|format| format.kind() == Kind::Vector),
+            Op::Cast(_) => matches!((from, to), (Bool | BF16 | F16, F32) | (F32, Bool | BF16 | F16)),
             _ => false,
         },
     }
@@ -51,17 +54,22 @@ pub fn arity(meaning: Meaning) -> usize {
 }
 
 /// What an operand of a call is.
-pub fn operand_kind(meaning: Meaning, operand: usize) -> Kind {
-    let vector_or_mask = |dtype| kind(dtype).unwrap_or(Kind::Vector);
+pub fn operand_format(meaning: Meaning, operand: usize) -> Format {
     match meaning {
-        Meaning::Op(Op::Select(..), ..) if operand == 0 => Kind::Mask,
-        Meaning::Op(_, dtype, _) | Meaning::Same(dtype) => vector_or_mask(dtype),
+        Meaning::Op(Op::Select(..), ..) if operand == 0 => Format::Byte,
+        Meaning::Op(_, dtype, _) | Meaning::Same(dtype) => format(dtype).unwrap_or(Format::Word),
     }
+}
+
+/// What its result is.
+pub fn result_format(meaning: Meaning) -> Format {
+    let (Meaning::Op(_, _, dtype) | Meaning::Same(dtype)) = meaning;
+    format(dtype).unwrap_or(Format::Word)
 }
 
 /// The micro-operations of one call, as its primitive computes it.
 pub fn micro(recorder: &Recorder, meaning: Meaning, [a, b, c]: [Id; 3]) -> Id {
-    let Meaning::Op(op, from, _) = meaning else { return a };
+    let Meaning::Op(op, from, to) = meaning else { return a };
     let x = Traced::new(recorder, a);
     match op {
         Op::Unary(op, _) => match op {
@@ -108,9 +116,26 @@ pub fn micro(recorder: &Recorder, meaning: Meaning, [a, b, c]: [Id; 3]) -> Id {
         Op::Select(..) => recorder.push(Micro::Select(a, b, c)),
         Op::MulAdd(..) => recorder.push(Micro::MulAdd(a, b, c)),
         Op::Cast(_) if from == DType::Bool => recorder.push(Micro::Float(a)),
+        Op::Cast(_) if from.is_half() => a,
+        Op::Cast(_) if to == DType::BF16 => bf16(recorder, a),
+        Op::Cast(_) if to == DType::F16 => recorder.push(Micro::RoundF16(a)),
         Op::Cast(_) => recorder.push(Micro::Compare(Relation::Ne, a, recorder.constant(0.0))),
         other => unreachable!("{other:?} is not native"),
     }
+}
+
+/// `half::bf16_from_f32`, as the number that it stands for.
+fn bf16(recorder: &Recorder, a: Id) -> Id {
+    let constant = |bits: u32| recorder.push(Micro::Constant(bits));
+    let high = recorder.push(Micro::ShiftRight(a, 16));
+    let odd = recorder.pair(Pair::And, high, constant(1));
+    let rounded = recorder.pair(Pair::IntAdd, a, constant(0x7fff));
+    let rounded = recorder.pair(Pair::IntAdd, rounded, odd);
+    let sign = recorder.pair(Pair::And, a, constant(0x8000_0000));
+    let quiet = recorder.pair(Pair::Or, sign, constant(0x7fc0_0000));
+    let nan = recorder.push(Micro::Compare(Relation::Unordered, a, a));
+    let number = recorder.push(Micro::Select(nan, quiet, rounded));
+    recorder.pair(Pair::And, number, constant(0xffff_0000))
 }
 
 /// `math::min32` and `max32`: NaN if either is; −0 is smaller than +0.

@@ -3,8 +3,8 @@
 
 use tapeflow_ir::{Op, Reduce};
 
-use super::native::{arity, extreme, is_native, micro, operand_kind};
-use super::record::{Access, Id, Kind, Micro, Pair, Recorder};
+use super::native::{arity, extreme, is_native, micro, operand_format, result_format};
+use super::record::{Access, Format, Id, Micro, Pair, Recorder};
 use crate::cpu::fold::PIECE;
 use crate::cpu::lower::Context;
 use crate::cpu::step::{Lowered, Meaning, Place, Read, Shape, Slot, Step};
@@ -277,12 +277,12 @@ impl Nesting {
         let mut ids = [0; 3];
         for operand in 0..arity(meaning) {
             let slot = src[operand];
-            let kind = operand_kind(meaning, operand);
+            let format = operand_format(meaning, operand);
             let known = self.values[slot as usize];
             let micro = match (known, self.places[slot as usize]) {
                 (Some(Known { origin: Origin::Lanes(from), id, .. }), _) if from == pass && !outer => Err(id),
                 (Some(Known { origin: Origin::Outer(from), id, .. }), _) if from == pass && outer => Err(id),
-                (None, Place::Constant(bits)) if kind == Kind::Vector => Ok(Micro::Constant(bits as u32)),
+                (None, Place::Constant(bits)) if format == Format::Word => Ok(Micro::Constant(bits as u32)),
                 _ => {
                     let (slot, access) = match known.map(|known| known.origin) {
                         Some(Origin::Lanes(_)) => (slot, self.element(slot)),
@@ -292,14 +292,14 @@ impl Nesting {
                         None => self.row_itself(slot).map_or((slot, Access::Lane(0)), |own| (own, Access::Column(0))),
                     };
                     self.read(slot);
-                    Ok(Micro::Load(slot, access, kind))
+                    Ok(Micro::Load(slot, access, format))
                 }
             };
             let recording = &self.passes[pass];
             let recorder = if outer { &recording.outer } else { &recording.lanes };
             ids[operand] = micro.map_or_else(|id| id, |micro| recorder.push(micro));
         }
-        let element = self.element(dst);
+        let (element, format) = (self.element(dst), result_format(meaning));
         let recording = &mut self.passes[pass];
         if let Meaning::Op(Op::Reduce(reduce, _), ..) = meaning {
             recording.lanes.push(Micro::Fold(recording.folds.len(), 0, ids[0]));
@@ -311,12 +311,12 @@ impl Nesting {
         let recorder = if outer { &recording.outer } else { &recording.lanes };
         let id = micro(recorder, meaning, ids);
         if outer && (across || outside) {
-            recorder.push(Micro::Store(dst, Access::Row, id));
+            recorder.push(Micro::Store(dst, Access::Row, format, id));
             recording.stores_rows |= outside;
         } else if outside {
-            recording.stores.push(Micro::Store(dst, element, id));
+            recording.stores.push(Micro::Store(dst, element, format, id));
         } else if across {
-            recorder.push(Micro::Store(dst, element, id));
+            recorder.push(Micro::Store(dst, element, format, id));
         }
         if across || outside {
             self.writes.push(dst);
@@ -348,15 +348,15 @@ impl Nesting {
         let recorder = &self.passes[pass].lanes;
         let value = match known {
             Some(known) => known.id,
-            None => recorder.push(Micro::Load(src, Access::Lane(0), Kind::Vector)),
+            None => recorder.push(Micro::Load(src, Access::Lane(0), Format::Word)),
         };
-        let folded = recorder.push(Micro::Load(to, Access::Column(0), Kind::Vector));
+        let folded = recorder.push(Micro::Load(to, Access::Column(0), Format::Word));
         let folded = match reduce {
             Reduce::Sum => recorder.pair(Pair::Add, folded, value),
             Reduce::Max => extreme(recorder, Pair::Larger, Pair::And, folded, value),
             Reduce::Min => extreme(recorder, Pair::Smaller, Pair::Or, folded, value),
         };
-        recorder.push(Micro::Store(to, Access::Column(0), folded));
+        recorder.push(Micro::Store(to, Access::Column(0), Format::Word, folded));
     }
 
     fn finish(self, context: &Context<'_>) -> Nest {
@@ -373,7 +373,7 @@ impl Nesting {
         let passes: Vec<Pass> = passes.into_iter().map(Recording::finish).collect();
         let copies = passes.iter().any(|pass| {
             let is_load = |id: Id| matches!(pass.lanes[id as usize], Micro::Load(..));
-            pass.lanes.iter().any(|micro| matches!(*micro, Micro::Store(_, Access::Lane(_), id) if is_load(id)))
+            pass.lanes.iter().any(|micro| matches!(*micro, Micro::Store(_, Access::Lane(_), _, id) if is_load(id)))
         });
         Nest { flat, passes, reads, writes, streams, in_place: !(earlier || rows || copies) }
     }

@@ -20,6 +20,35 @@ pub enum Kind {
     Mask,
 }
 
+/// How what a register holds lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Of a vector: as it is.
+    Word,
+    /// Of a mask: a byte each.
+    Byte,
+    /// Of a vector of f32 that are numbers of bf16.
+    Bf16,
+    /// Of a vector of f32 that are numbers of f16.
+    F16,
+}
+
+impl Format {
+    /// What a register holds of it.
+    pub fn kind(self) -> Kind {
+        if self == Format::Byte { Kind::Mask } else { Kind::Vector }
+    }
+
+    /// Bytes of an element.
+    pub fn size(self) -> i32 {
+        match self {
+            Format::Word => 4,
+            Format::Byte => 1,
+            Format::Bf16 | Format::F16 => 2,
+        }
+    }
+}
+
 /// Which element of a slot's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -77,8 +106,8 @@ pub enum Relation {
 pub enum Micro {
     /// The same bits sixteen times.
     Constant(u32),
-    /// From memory: floats, or bools of a byte each.
-    Load(Slot, Access, Kind),
+    /// From memory.
+    Load(Slot, Access, Format),
     /// Of two vectors.
     Pair(Pair, Id, Id),
     /// `a · b + c`, rounded once.
@@ -105,8 +134,10 @@ pub enum Micro {
     Not(Id),
     /// 1.0 where the mask is set, else 0.
     Float(Id),
+    /// To the nearest f16, ties to even.
+    RoundF16(Id),
     /// To memory. No result.
-    Store(Slot, Access, Id),
+    Store(Slot, Access, Format, Id),
     /// Asks for the element a row further, which is read soon. No result.
     Fetch(Slot, Access),
     /// Into the accumulator of that number; of which register of a row. No result.
@@ -117,7 +148,7 @@ impl Micro {
     /// What the result is.
     pub fn kind(&self) -> Kind {
         match self {
-            Micro::Load(_, _, kind) => *kind,
+            Micro::Load(_, _, format) => format.kind(),
             Micro::Compare(..) | Micro::Bits(..) | Micro::Not(_) => Kind::Mask,
             _ => Kind::Vector,
         }
@@ -145,7 +176,8 @@ impl Micro {
             Micro::Bits(bits, a, b) => Micro::Bits(bits, f(a), f(b)),
             Micro::Not(a) => Micro::Not(f(a)),
             Micro::Float(a) => Micro::Float(f(a)),
-            Micro::Store(slot, access, a) => Micro::Store(slot, access, f(a)),
+            Micro::RoundF16(a) => Micro::RoundF16(f(a)),
+            Micro::Store(slot, access, format, a) => Micro::Store(slot, access, format, f(a)),
             Micro::Fold(fold, copy, a) => Micro::Fold(fold, copy, f(a)),
         }
     }
@@ -160,7 +192,8 @@ impl Micro {
             | Micro::ShiftRight(a, _)
             | Micro::Not(a)
             | Micro::Float(a)
-            | Micro::Store(_, _, a)
+            | Micro::RoundF16(a)
+            | Micro::Store(_, _, _, a)
             | Micro::Fold(_, _, a) => [Some(a), None, None],
             Micro::Pair(_, a, b)
             | Micro::Scale(a, b)
@@ -207,10 +240,10 @@ impl Recorder {
         self.push(Micro::Constant(value.to_bits()))
     }
 
-    /// Slots of vectors that are read element by element.
+    /// Slots of words that are read element by element.
     pub fn rows_read(&self) -> Vec<Slot> {
         let slot = |micro: &Micro| match *micro {
-            Micro::Load(slot, Access::Lane(_), Kind::Vector) => Some(slot),
+            Micro::Load(slot, Access::Lane(_), Format::Word) => Some(slot),
             _ => None,
         };
         self.state.borrow().micros.iter().filter_map(slot).collect()

@@ -9,6 +9,9 @@ use crate::cpu::space::contiguous;
 use crate::cpu::{code, group};
 use crate::program::kernel::{Dims, Executable, Group, Layout, Output, OutputKind, Shifts, Source, Strides};
 
+const BF16: DType = DType::BF16;
+const F16: DType = DType::F16;
+
 /// A random function of what machine code knows: floats, bools, and with `row` reductions.
 struct Function<'a> {
     rng: &'a mut Rng,
@@ -26,36 +29,40 @@ impl Function<'_> {
             floats[floats.len() - 1 - rng.below(most)]
         };
         let (x, y, z) = (float(rng), float(rng), float(rng));
-        let made = match rng.below(if row { 14 } else { 12 }) {
-            0..=2 => {
+        let made = match rng.below(if row { 15 } else { 13 }) {
+            0 => {
+                let rounded = b.cast(x, rng.pick(&[BF16, F16]));
+                b.cast(rounded, DType::F32)
+            }
+            1..=3 => {
                 use Unary::*;
                 let op = rng.pick(&[Neg, Abs, Floor, Ceil, Trunc, Sqrt, Exp, Exp2, ExpM1, Tanh, Erf, Tanh, Exp, Erf]);
                 b.unary(op, x)
             }
-            3..=6 => {
+            4..=7 => {
                 use Binary::*;
                 let op = rng.pick(&[Add, Sub, Mul, Div, Min, Max, Copysign]);
                 // The sign of a computed NaN is nobody's promise.
                 b.binary(op, x, if op == Copysign { floats[0] } else { y })
             }
-            7 => b.mul_add(x, y, z),
-            8..=9 => {
+            8 => b.mul_add(x, y, z),
+            9..=10 => {
                 use Compare::*;
                 let op = rng.pick(&[Eq, Ne, Lt, Le, Gt, Ge]);
                 bools.push(b.compare(op, x, y));
                 return;
             }
-            10 if bools.len() > 1 => {
+            11 if bools.len() > 1 => {
                 let (p, q) = (rng.pick(bools), rng.pick(bools));
                 let p = if rng.below(4) == 0 { b.unary(Unary::Not, p) } else { p };
                 bools.push(b.binary(rng.pick(&[Binary::And, Binary::Or, Binary::Xor]), p, q));
                 return;
             }
-            11 if !bools.is_empty() => {
+            12 if !bools.is_empty() => {
                 let p = rng.pick(bools);
                 if rng.below(4) == 0 { b.cast(p, DType::F32) } else { b.select(p, x, y) }
             }
-            12..=13 => {
+            13..=14 => {
                 let lanes = b.repeat(x);
                 b.reduce(rng.pick(&[Reduce::Sum, Reduce::Max, Reduce::Min]), lanes)
             }
@@ -78,7 +85,7 @@ fn one(seed: u64) -> bool {
         // Whole, the same for all rows, one per row, one for all.
         let strides: [isize; 2] =
             if index == 0 { [length as isize, 1] } else { rng.pick(&[[length as isize, 1], [0, 1], [1, 0], [0, 0]]) };
-        let dtype = if index > 0 && rng.below(4) == 0 { DType::Bool } else { DType::F32 };
+        let dtype = if index == 0 { DType::F32 } else { rng.pick(&[DType::F32, DType::F32, BF16, F16, DType::Bool]) };
         let len = 1 + strides[0] as usize * (rows - 1) + strides[1] as usize * (length - 1);
         buffers.push(Buffer::random(&mut rng, dtype, len, true));
         let strides: Strides = strides.into_iter().collect();
@@ -86,7 +93,11 @@ fn one(seed: u64) -> bool {
         inputs.push(Source::Operand { operand: index, layout });
         let ty = if row && inputs.len() > 1 && len <= rows { Type::row(dtype) } else { Type::lane(dtype) };
         let v = b.input(ty);
-        if dtype == DType::Bool { bools.push(v) } else { floats.push(v) }
+        match dtype {
+            DType::Bool => bools.push(v),
+            DType::F32 => floats.push(v),
+            _ => floats.push(b.cast(v, DType::F32)),
+        }
     }
     let mut function = Function { rng: &mut rng, b, floats, bools };
     for _ in 0..4 + function.rng.below(if seed.is_multiple_of(10) { 90 } else { 20 }) {
@@ -102,6 +113,7 @@ fn one(seed: u64) -> bool {
                 let few: Vec<V> = (0..6).map(|_| rng.pick(&floats)).collect();
                 few.into_iter().reduce(|a, c| b.binary(Binary::Sub, a, c)).expect("there are six")
             }
+            2 => b.cast(floats[floats.len() - 1], rng.pick(&[BF16, F16])),
             _ => floats[floats.len() - 1],
         };
         let dtype = b.ty(v).dtype;
@@ -156,18 +168,24 @@ fn functions_have_the_bits_of_the_primitives_at_every_magnitude() {
     let bits: Vec<u32> = (0..=u32::MAX).step_by(20_011).collect();
     let space: Dims = [bits.len()].into_iter().collect();
     use Unary::*;
-    for op in [Neg, Abs, Floor, Ceil, Trunc, Sqrt, Exp, Exp2, ExpM1, Tanh, Erf] {
+    let ops = [Neg, Abs, Floor, Ceil, Trunc, Sqrt, Exp, Exp2, ExpM1, Tanh, Erf].map(Some);
+    for (op, half) in ops.into_iter().map(|op| (op, F16)).chain([(None, F16), (None, BF16)]) {
         let mut b = Builder::new();
         let x = b.input(Type::lane(DType::F32));
-        let y = b.unary(op, x);
+        let y = match op {
+            Some(op) => b.unary(op, x),
+            None => b.cast(x, half),
+        };
         // A single call is left to its primitive.
-        let z = b.binary(Binary::Add, y, x);
+        let z = if op.is_none() { b.cast(y, DType::F32) } else { y };
+        let z = b.binary(Binary::Add, z, x);
         let function = b.finish(&[y, z]);
         let output = |operand| Output { operand, kind: OutputKind::Store(contiguous(&space)) };
         let inputs = vec![Source::Operand { operand: 0, layout: contiguous(&space) }];
         let group = Group { space: space.clone(), function, inputs, outputs: vec![output(1), output(2)] };
-        let empty = || Buffer::new(DType::F32, bits.len());
-        assert!(compare(&group, vec![Buffer::of(DType::F32, &bits), empty(), empty()]), "{op:?}");
+        let first = Buffer::new(if op.is_none() { half } else { DType::F32 }, bits.len());
+        let second = Buffer::new(DType::F32, bits.len());
+        assert!(compare(&group, vec![Buffer::of(DType::F32, &bits), first, second]), "{op:?}, {half}");
     }
 }
 
