@@ -186,17 +186,40 @@ pub(crate) fn verify(world: &World, steps: &[Step]) -> Result<(), String> {
     Ok(())
 }
 
-/// How much a function costs per element, in additions.
-pub(crate) fn work(function: &ScalarFn) -> u32 {
-    let cost = |op: &ScalarOp| match op {
+/// How much an expression reads and computes per element: loads, and work in additions. What is the same along its last
+/// axis is read and computed once for all of it, and counts nothing.
+fn price(expr: &Expr) -> (usize, u32) {
+    let last = expr.space.iter().rposition(|&extent| extent > 1);
+    let varies = |layout: &Layout| last.is_some_and(|axis| layout.strides[axis] != 0);
+    let source = |source: &ExprSource| match source {
+        ExprSource::Node { layout, .. } | ExprSource::Iota(layout) | ExprSource::Random { layout, .. } => {
+            varies(layout)
+        }
+        ExprSource::Scalar { .. } => false,
+    };
+    let loads = expr.sources.iter().filter(|s| matches!(s, ExprSource::Node { .. }) && source(s)).count();
+    let mut per_element = vec![false; expr.function.values.len()];
+    let mut work = 0;
+    for (v, (op, _)) in expr.function.values.iter().enumerate() {
+        per_element[v] = match op {
+            ScalarOp::Input(i) => source(&expr.sources[*i as usize]),
+            _ => op.operands().any(|operand| per_element[operand.0 as usize]),
+        };
+        work += if per_element[v] { cost(op) } else { 0 };
+    }
+    (loads, work)
+}
+
+/// What an operation costs, in additions.
+fn cost(op: &ScalarOp) -> u32 {
+    match op {
         ScalarOp::Input(_) | ScalarOp::Const(_) | ScalarOp::Detach(_) | ScalarOp::Length => 0,
         ScalarOp::Unary(Unary::Neg | Unary::Abs | Unary::Not | Unary::Sign, _) => 1,
         ScalarOp::Unary(Unary::Sqrt, _) | ScalarOp::Binary(tapeflow_ir::Binary::Div, ..) => 3,
         ScalarOp::Unary(..) => 12,
         ScalarOp::Binary(tapeflow_ir::Binary::Pow | tapeflow_ir::Binary::Atan2, ..) => 24,
         _ => 1,
-    };
-    function.values.iter().map(|(op, _)| cost(op)).sum()
+    }
 }
 
 impl Lower<'_> {
@@ -314,8 +337,8 @@ impl Lower<'_> {
         } else if uses <= 1 {
             true
         } else {
-            let loads = expr.sources.iter().filter(|s| matches!(s, ExprSource::Node { .. })).count();
-            !expr.is_row() && loads <= 2 && work(&expr.function) <= CHEAP
+            let (loads, work) = price(&expr);
+            !expr.is_row() && loads <= 2 && work <= CHEAP
         };
         let computed_root = self.is_root[i] && !plain;
         if keep && !computed_root && !self.too_big(&expr) {
