@@ -1,5 +1,5 @@
-//! The gradient of a kernel of few channels: vectors run along the places, one sum per lane, added as a tree for each
-//! image; images are added in order within a chunk, and the chunks, which are cut by shape, in order.
+//! The gradient of a kernel of few channels: vectors run along the places, one sum per lane, images in order within a
+//! chunk; lanes are added as a tree, and the chunks, which are cut by shape, in order.
 //! Owns the cut and the order of the sums; the image's copy is `shifted`'s, the arithmetic `tile`'s.
 
 use super::shifted::{Fill, Shifted};
@@ -8,9 +8,6 @@ use super::{CHUNK_WORK, CHUNKS, Operand, Units, band, carve, carved, even};
 use crate::cpu::isa::Isa;
 use crate::cpu::micro::{Micro, Number};
 use crate::program::kernel::{Args, Convolution, Executable, RunError};
-
-/// Elements of the largest tile of vectors of any instruction set.
-const LANES: usize = 8 * 48;
 
 /// A compiled gradient.
 #[derive(Debug)]
@@ -88,16 +85,22 @@ impl<T: Number> ByLines<T> {
         if self.is_linear { 0 } else { self.outputs * self.shifted.band * self.width }
     }
 
-    /// Adds the products of a unit whose image lies in scratch.
+    /// Adds the products of a unit whose image lies in scratch: to a vector for each sum, and what is left of the places
+    /// to the sum itself.
     ///
     /// # Safety
     /// As for `run_chunk`; `places` are those of the unit, from output to output, `count` how many there are.
-    unsafe fn multiply(&self, image: *const T, (places, row): (*const T, isize), sums: *mut T, count: usize) {
+    unsafe fn multiply(
+        &self,
+        image: *const T,
+        (places, row): (*const T, isize),
+        (vectors, sums): (*mut T, *mut T),
+        count: usize,
+    ) {
         let Micro { lanes, ref conv, .. } = *self.micro;
         let panels = self.terms.len().div_ceil(self.micro.vectors());
         let tiles = self.outputs.div_ceil(self.micro.height());
-        let steps = count / lanes;
-        let mut buffer = [T::ZERO; LANES];
+        let (steps, pitch) = (count / lanes, self.terms.len() * lanes);
         let mut first = 0;
         for panel in 0..panels {
             let terms = &self.terms[first..first + even(self.terms.len(), panels, panel)];
@@ -105,19 +108,16 @@ impl<T: Number> ByLines<T> {
             let mut o = 0;
             for tile in 0..tiles {
                 let rows = even(self.outputs, tiles, tile);
-                // SAFETY: as our caller promised; `buffer` holds the largest tile.
+                // SAFETY: as our caller promised; there is a vector for each sum.
                 unsafe {
                     let a = places.offset(o as isize * row);
-                    let lanes_of = buffer.as_mut_ptr();
-                    conv.dots[terms.len() - 1][rows - 1](&Dots { steps, a, a_row: row, b, lanes: lanes_of });
-                    for r in 0..rows {
-                        for w in 0..terms.len() {
-                            let from = (r * terms.len() + w) * lanes;
-                            let mut sum = tree(&mut buffer[from..from + lanes]);
+                    let at = vectors.add(o * pitch + first * lanes);
+                    conv.dots[terms.len() - 1][rows - 1](&Dots { steps, a, a_row: row, b, lanes: at, pitch });
+                    if steps * lanes < count {
+                        for (r, w) in (0..rows).flat_map(|r| (0..terms.len()).map(move |w| (r, w))) {
                             let (a, b) = (a.offset(r as isize * row), b[w]);
-                            (steps * lanes..count).for_each(|i| sum = sum.multiply_add(*a.add(i), *b.add(i)));
-                            let to = sums.add((o + r) * self.terms.len() + first + w);
-                            *to = (*to).plus(sum);
+                            let sum = sums.add((o + r) * self.terms.len() + first + w);
+                            (steps * lanes..count).for_each(|i| *sum = (*sum).multiply_add(*a.add(i), *b.add(i)));
                         }
                     }
                 }
@@ -146,7 +146,8 @@ impl<T: Number> Executable for ByLines<T> {
 
     fn scratch_bytes(&self) -> usize {
         let image = self.shifted.elements(self.channels, self.micro.lanes);
-        carved::<isize>(self.shifted.numbers()) + carved::<T>(image) + carved::<T>(self.gathered())
+        let vectors = carved::<T>(self.sums() * self.micro.lanes);
+        vectors + carved::<isize>(self.shifted.numbers()) + carved::<T>(image) + carved::<T>(self.gathered())
     }
 
     fn partial_bytes(&self) -> usize {
@@ -163,10 +164,13 @@ impl<T: Number> Executable for ByLines<T> {
         // SAFETY: the layouts stay within the operands, the chunk's sums are its own, and scratch is as large as asked.
         unsafe {
             let sums = args.partial.cast::<T>().add(chunk * self.sums());
+            let lanes = self.micro.lanes;
+            let (vectors, scratch) = carve::<T>(scratch.as_mut_ptr(), self.sums() * lanes);
+            (0..self.sums() * lanes).for_each(|i| *vectors.add(i) = T::ZERO);
             (0..self.sums()).for_each(|i| *sums.add(i) = T::ZERO);
             for unit in block * self.per..((block + 1) * self.per).min(self.items * self.units.bands) {
                 let (item, _, first, rows) = self.units.of(unit);
-                let (numbers, rest) = carve::<isize>(scratch.as_mut_ptr(), self.shifted.numbers());
+                let (numbers, rest) = carve::<isize>(scratch, self.shifted.numbers());
                 let (image, rest) = carve::<T>(rest, self.shifted.elements(self.channels, self.micro.lanes));
                 (self.micro.conv.fill)(&mut Fill {
                     shifted: &self.shifted,
@@ -191,7 +195,11 @@ impl<T: Number> Executable for ByLines<T> {
                     }
                     (gathered.cast_const(), count as isize)
                 };
-                self.multiply(image, lines, sums, rows * self.width);
+                self.multiply(image, lines, (vectors, sums), rows * self.width);
+            }
+            for i in 0..self.sums() {
+                let sum = tree(std::slice::from_raw_parts_mut(vectors.add(i * lanes), lanes));
+                *sums.add(i) = (*sums.add(i)).plus(sum);
             }
         }
         Ok(())

@@ -85,7 +85,7 @@ pub unsafe fn strip<V: Vector, const R: usize, const W: usize>(strip: &Strip<V::
     }
 }
 
-/// `lanes[r, w]` = the sums of `a[r · a_row + i] · b[w][i]` over whole vectors of i, one per lane.
+/// `lanes[r, w]` += the sums of `a[r · a_row + i] · b[w][i]` over whole vectors of i, one per lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Dots<T> {
     /// How many vectors.
@@ -95,8 +95,9 @@ pub struct Dots<T> {
     pub a_row: isize,
     /// The other rows.
     pub b: [*const T; WIDEST],
-    /// A vector for each pair.
+    /// A vector for each pair, side by side for a row, and from row to row.
     pub lanes: *mut T,
+    pub pitch: usize,
 }
 
 /// Computes dot products of a fixed number of rows.
@@ -111,7 +112,7 @@ pub type DotsFn<T> = unsafe fn(&Dots<T>);
 /// As for [`DotsFn`].
 #[inline(always)]
 pub unsafe fn dots<V: Vector, const R: usize, const W: usize>(dots: &Dots<V::Element>) {
-    let &Dots { steps, a, a_row, b, lanes } = dots;
+    let &Dots { steps, a, a_row, b, lanes, pitch } = dots;
     // SAFETY: as our caller promised.
     unsafe {
         let mut acc = [[V::zero(); W]; R];
@@ -129,7 +130,10 @@ pub unsafe fn dots<V: Vector, const R: usize, const W: usize>(dots: &Dots<V::Ele
             }
         }
         for (r, acc) in acc.iter().enumerate() {
-            acc.iter().enumerate().for_each(|(w, acc)| acc.store(lanes.add((r * W + w) * V::LANES)));
+            for (w, &acc) in acc.iter().enumerate() {
+                let at = lanes.add(r * pitch + w * V::LANES);
+                V::load(at).plus(acc).store(at);
+            }
         }
     }
 }

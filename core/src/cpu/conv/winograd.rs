@@ -13,7 +13,7 @@ use crate::program::kernel::{Args, Convolution, ConvolutionPart, Executable, Run
 /// Channels and outputs from which on the transforms pay off.
 const FEWEST: usize = 16;
 /// Transformed elements of the tiles of a unit, at most, of each of the sixteen: with them it lies in a second-level cache.
-const MOST: usize = 6144;
+const MOST: usize = 4096;
 /// Chunks, about, at most: each transforms the kernel for itself.
 const CHUNKS: usize = 16;
 /// −1 and ½.
