@@ -15,9 +15,9 @@ pub enum Mask {
 
 /// `y = softmax(q kᵀ / √D) v` over the keys that each query sees, in f32.
 ///
-/// Operands: 0 q, 1 k, 2 v, then with [`Mask::Cached`] the places, i64, contiguous `(B,)`, then the result, which is flat:
-/// y in the order (B, T, H, E), H the last batch axis and B those before it; behind it, in the order (B, H, T), the
-/// logarithm of the sum that each row of weights was divided by. Keys that no query sees are not read.
+/// Operands: 0 q, 1 k, 2 v, then with [`Mask::Cached`] the places, i64, contiguous `(B,)`, then the result, which is
+/// flat: y in the order (B, T, H, E), H the last batch axis and B those before it; behind it, in the order (B, H, T),
+/// the logarithm of the sum that each row of weights was divided by. Keys that no query sees are not read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attention {
     /// Batch axes, the same for all operands.
