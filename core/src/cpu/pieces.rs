@@ -205,6 +205,19 @@ impl<T: Computed> Pieces<T> {
     /// # Safety
     /// As for `read`.
     unsafe fn across(&self, side: &Side, src: *const u16, dst: *mut T, lines: (usize, usize), terms: (usize, usize)) {
+        if let Some((1, step)) = side.plain {
+            let first = src.wrapping_add(lines.0).wrapping_offset(terms.0 as isize * step);
+            for (e, t) in (0..terms.1).step_by(T::TERMS).enumerate() {
+                let term = |t: usize| first.wrapping_offset(t as isize * step);
+                for next in t + AHEAD * T::TERMS..terms.1.min(t + (AHEAD + 1) * T::TERMS) {
+                    (0..lines.1).step_by(32).for_each(|l| prefetch(term(next).wrapping_add(l)));
+                }
+                let second = if t + 1 < terms.1 { term(t + 1) } else { std::ptr::null() };
+                // SAFETY: as our caller promised.
+                unsafe { T::row(self.convert, dst.add(e * self.pitch()), [term(t), second], lines.1) }
+            }
+            return;
+        }
         let mut at = [0; 2 * DEPTH];
         for start in (0..terms.1).step_by(2 * DEPTH) {
             let terms = (terms.0 + start, (2 * DEPTH).min(terms.1 - start));

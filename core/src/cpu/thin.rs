@@ -80,6 +80,11 @@ unsafe fn across<V: Vector, const R: usize, const W: usize>(product: &Thin<V::El
             strip::<V, R, W>(product, j, V::LANES);
             j += W * V::LANES;
         }
+        // A vector alone waits for its sums.
+        while W > 4 && j + 4 * V::LANES <= cols {
+            strip::<V, R, 4>(product, j, V::LANES);
+            j += 4 * V::LANES;
+        }
         while j < cols {
             strip::<V, R, 1>(product, j, (cols - j).min(V::LANES));
             j += V::LANES;
