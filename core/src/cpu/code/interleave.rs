@@ -14,7 +14,7 @@ pub struct Interleaved {
     pub micros: Vec<Micro>,
     /// For how many registers.
     pub copies: usize,
-    /// How many vectors are alive at once, at most, without those that all copies share.
+    /// How many vectors are alive at once, at most, without those that all copies share or that are loaded.
     pub alive: usize,
 }
 
@@ -59,16 +59,16 @@ fn is_shared(micro: &Micro) -> bool {
     matches!(micro, Micro::Constant(_) | Micro::Load(_, Access::Row | Access::Fixed, _))
 }
 
-/// The most vectors alive at once, without those that all copies share.
+/// The most vectors alive at once, without those that all copies share and those that can be loaded again.
 fn alive(micros: &[Micro]) -> usize {
     let mut last = vec![0; micros.len()];
     for (index, micro) in micros.iter().enumerate() {
         micro.operands().into_iter().flatten().for_each(|id| last[id as usize] = index);
     }
-    let counts = |id: usize| micros[id].kind() == Kind::Vector && !is_shared(&micros[id]) && micros[id].has_result();
+    let again = |id: usize| is_shared(&micros[id]) || matches!(micros[id], Micro::Load(..));
+    let counts = |id: usize| micros[id].kind() == Kind::Vector && !again(id) && micros[id].has_result();
     let (mut alive, mut most) = (0usize, 0);
     for (index, micro) in micros.iter().enumerate() {
-        // A load becomes alive where it is read first; that is soon after, here.
         alive += usize::from(counts(index) && last[index] > index);
         most = most.max(alive);
         let mut ended: Vec<Id> =

@@ -254,9 +254,24 @@ impl Recorder {
         self.state.borrow().micros.is_empty()
     }
 
-    /// What was written.
+    /// What was written and serves something.
     pub fn finish(self) -> Vec<Micro> {
-        self.state.into_inner().micros
+        let micros = self.state.into_inner().micros;
+        let mut needed: Vec<bool> = micros.iter().map(|micro| !micro.has_result()).collect();
+        for id in (0..micros.len()).rev() {
+            if needed[id] {
+                micros[id].operands().into_iter().flatten().for_each(|operand| needed[operand as usize] = true);
+            }
+        }
+        let mut out: Vec<Micro> = Vec::with_capacity(micros.len());
+        let mut moved: Vec<Id> = Vec::with_capacity(micros.len());
+        for (micro, needed) in micros.into_iter().zip(needed) {
+            moved.push(out.len() as Id);
+            if needed {
+                out.push(micro.map(|id| moved[id as usize]));
+            }
+        }
+        out
     }
 }
 
