@@ -6,7 +6,7 @@ use super::record::{Access, Id, Kind, Micro};
 /// Registers taken at once, at most.
 const MOST: usize = 4;
 /// Values that may be alive at once.
-const ALIVE: usize = 24;
+const ALIVE: usize = 28;
 
 /// A body for several registers at once.
 pub struct Interleaved {
@@ -21,7 +21,7 @@ pub struct Interleaved {
 /// The body for several registers.
 pub fn interleave(micros: &[Micro]) -> Interleaved {
     let alive = alive(micros).max(1);
-    let copies = (1..=MOST).rev().find(|copies| copies.is_power_of_two() && copies * alive <= ALIVE).unwrap_or(1);
+    let copies = (1..=MOST).rev().find(|copies| copies * alive <= ALIVE).unwrap_or(1);
     let mut out: Vec<Micro> = Vec::with_capacity(micros.len() * copies);
     let mut ids: Vec<Vec<Id>> = Vec::with_capacity(micros.len());
     for &micro in micros {
