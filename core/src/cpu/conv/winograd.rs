@@ -29,6 +29,8 @@ pub struct Winograd {
     rows: usize,
     width: usize,
     image: Operand,
+    /// Elements of an image, if they lie in order and images lie side by side.
+    beside: usize,
     kernel: Operand,
     /// Where the taps of a kernel lie, by position.
     taps: [isize; 9],
@@ -47,6 +49,35 @@ pub struct Winograd {
     micro: &'static Micro<f32>,
 }
 
+/// Memory that is needed next: asked for, a part at a time, while products are computed from what is in a cache.
+#[derive(Clone, Copy)]
+struct Wanted {
+    first: *const f32,
+    len: usize,
+}
+
+impl Wanted {
+    /// Asks for one of the parts.
+    fn ask(&self, part: usize) {
+        let of = |part: usize| self.len * part / TILE;
+        (of(part)..of(part + 1)).step_by(LINE).for_each(|i| prefetch(self.first.wrapping_add(i)));
+    }
+}
+
+/// Elements of a cache line.
+const LINE: usize = 16;
+
+/// Asks for the cache line at any address.
+#[inline(always)]
+fn prefetch(_at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is allowed, and every x86-64 has it.
+    unsafe {
+        use std::arch::x86_64::*;
+        _mm_prefetch::<_MM_HINT_T1>(_at.cast());
+    }
+}
+
 impl Winograd {
     /// The kernel for a convolution that it is made for.
     pub fn new(convolution: &Convolution, isa: Isa) -> Option<Winograd> {
@@ -63,6 +94,9 @@ impl Winograd {
         if !suits || count < 4 || count * channels > 2 * MOST {
             return None;
         }
+        let stored = [channels, axes[0].stored, axes[1].stored];
+        let beside = stored.iter().product();
+        let in_order = image.strides[..] == [beside, beside, stored[1] * stored[2], stored[2], 1].map(|s| s as isize);
         let micro = f32::micro(isa);
         let most = (MOST / channels / count).max(1);
         let units = items.div_ceil(most).next_multiple_of(2).min(items);
@@ -87,6 +121,7 @@ impl Winograd {
             rows: axes[0].places,
             width: axes[1].places,
             image: Operand::new(image, [items, groups, channels, axes[0].stored, axes[1].stored]),
+            beside: if in_order { beside } else { 0 },
             kernel: Operand::new(other, [groups, outputs, channels, 3, 3]),
             taps,
             shifted,
@@ -145,16 +180,17 @@ impl Winograd {
     unsafe fn products(
         &self,
         (first, rows): (usize, usize),
-        kernel: *const f32,
-        tiles: *const f32,
+        (kernel, tiles): (*const f32, *const f32),
         products: *mut f32,
         count: usize,
+        wanted: [Wanted; 2],
     ) {
         let Micro { lanes, ref conv, .. } = *self.micro;
         let pitch = self.pitch();
         let vectors = count.div_ceil(lanes);
         let panels = vectors.div_ceil(self.micro.vectors());
         for element in 0..TILE {
+            wanted.iter().for_each(|wanted| wanted.ask(element));
             let mut j = 0;
             for panel in 0..panels {
                 let vectors = even(vectors, panels, panel);
@@ -245,7 +281,18 @@ impl Executable for Winograd {
                 let mut o = 0;
                 for number in 0..blocks {
                     let rows = even(self.outputs, blocks, number);
-                    self.products((o, rows), kernel, tiles, products, items * count);
+                    let places = self.rows * self.width;
+                    let out = (item * self.groups + group) * self.outputs + o;
+                    let result = Wanted {
+                        first: args.operands[2].cast::<f32>().add(out * places),
+                        len: if items == 1 { rows * places } else { 0 },
+                    };
+                    // The next images, if they lie in order: a part for each block of outputs.
+                    let next = self.together.min(last - item - items) * self.beside;
+                    let from = self.image.at::<f32>(args.operands[1], args, [item, group]);
+                    let from = from.wrapping_offset(items as isize * stride(0)).wrapping_add(next * number / blocks);
+                    let image = Wanted { first: from, len: next / blocks };
+                    self.products((o, rows), (kernel, tiles), products, items * count, [result, image]);
                     for i in 0..items {
                         let places = self.rows * self.width;
                         let before = (((item + i) * self.groups + group) * self.outputs + o) * places;
