@@ -1,5 +1,5 @@
-//! The largest of windows that lie beside each other, and putting values back to where they came from: rows of planes at
-//! a time. Owns the loops; the description says what they mean.
+//! The largest of windows that lie beside each other, and putting values back to where they came from: rows of planes
+//! at a time. Owns the loops; the description says what they mean.
 
 use std::marker::PhantomData;
 
@@ -69,8 +69,8 @@ trait Float: Copy + PartialOrd + Default {}
 impl Float for f32 {}
 impl Float for f64 {}
 
-/// The largest of the windows of one row of places, or the numbers of their taps; `src[1]` is the description. `KY`, `KX`
-/// are the window's extents, with columns that it takes all of; 0: as described.
+/// The largest of the windows of one row of places, or the numbers of their taps; `src[1]` is the description. `KY`,
+/// `KX` are the window's extents, with columns that it takes all of; 0: as described.
 struct Largest<T, const WHICH: bool, const KY: usize, const KX: usize>(PhantomData<T>);
 
 impl<T: Float, const WHICH: bool, const KY: usize, const KX: usize> Body for Largest<T, WHICH, KY, KX> {

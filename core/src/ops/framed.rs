@@ -1,8 +1,8 @@
 //! Convolutions as the host takes them: one kernel that slides over an image and sees zeros around it, or between its
 //! elements, that nobody stores.
 //!
-//! Owns the operation that remains when the `absorb` pass has taken a pad's place, and the lowering of both forms. It is
-//! made after derivatives, so it has none. Devices with a driver, half precision, more than two axes and products in
+//! Owns the operation that remains when the `absorb` pass has taken a pad's place, and the lowering of both forms. It
+//! is made after derivatives, so it has none. Devices with a driver, half precision, more than two axes and products in
 //! disguise stay with `convolution`.
 
 use std::borrow::Cow;

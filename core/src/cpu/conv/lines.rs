@@ -85,8 +85,8 @@ impl<T: Number> ByLines<T> {
         if self.is_linear { 0 } else { self.outputs * self.shifted.band * self.width }
     }
 
-    /// Adds the products of a unit whose image lies in scratch: to a vector for each sum, and what is left of the places
-    /// to the sum itself.
+    /// Adds the products of a unit whose image lies in scratch: to a vector for each sum, and what is left of the
+    /// places to the sum itself.
     ///
     /// # Safety
     /// As for `run_chunk`; `places` are those of the unit, from output to output, `count` how many there are.

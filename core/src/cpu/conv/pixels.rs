@@ -1,5 +1,5 @@
-//! An image in scratch with its channels side by side, in whole vectors, among the zeros of the frame: what the gradient
-//! of a kernel multiplies, a vector of channels at a time.
+//! An image in scratch with its channels side by side, in whole vectors, among the zeros of the frame: what the
+//! gradient of a kernel multiplies, a vector of channels at a time.
 //!
 //! Owns that format; knows no arithmetic.
 

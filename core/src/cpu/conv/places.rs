@@ -191,7 +191,7 @@ impl<T: Element> Places<T> {
         self.most(|part| part.rows * part.width)
     }
 
-    /// Parts that lie beside each other within a row; their sums wait in scratch. 0: sums are written where they belong.
+    /// Parts that lie beside each other within a row; their sums wait in scratch. 0: sums go where they belong.
     fn beside(&self) -> usize {
         if self.spread == [1, 1] { 0 } else { self.spread[1] }
     }

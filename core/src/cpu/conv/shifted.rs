@@ -167,8 +167,8 @@ struct Copy<'s, T> {
 /// Copies rows as `N` vectors each; 0: as many as it takes.
 ///
 /// # Safety
-/// As for `fill`; whole vectors can be read. They are written up to the end of a row, then the next row over what is too
-/// much: there is room for a vector behind the last.
+/// As for `fill`; whole vectors can be read. They are written up to the end of a row, then the next row over what is
+/// too much: there is room for a vector behind the last.
 #[inline(always)]
 unsafe fn vectors<V: Vector, const N: usize>(copy: &Copy<'_, V::Element>) {
     let &Copy { mut dst, width, src, before, behind, rows } = copy;

@@ -10,8 +10,8 @@ pub const TILE: usize = 16;
 /// −1 and ½, which a vector's dtype has exactly.
 pub type Constants<T> = [T; 2];
 
-/// Tiles of an image to be transformed: element `e` of tile `i` of channel `c` lies at `src[c · channel + at[e] + i]`, and
-/// goes to `dst[e · plane + c · pitch + i]`.
+/// Tiles of an image to be transformed: element `e` of tile `i` of channel `c` lies at `src[c · channel + at[e] + i]`,
+/// and goes to `dst[e · plane + c · pitch + i]`.
 pub struct Scatter<'s, T> {
     pub dst: *mut T,
     pub pitch: usize,
@@ -126,8 +126,8 @@ pub unsafe fn spectrum<V: Vector>(spectrum: &Spectrum<'_, V::Element>) {
     }
 }
 
-/// Products to be transformed back: element `e` of tile `i` of output `o` lies at `src[e · product + o · pitch + i]`; its
-/// places go to rows of an image.
+/// Products to be transformed back: element `e` of tile `i` of output `o` lies at `src[e · product + o · pitch + i]`;
+/// its places go to rows of an image.
 pub struct Collect<'s, T> {
     pub dst: *mut T,
     /// From output to output, and the image's rows and columns.

@@ -12,7 +12,7 @@ use crate::program::kernel::{Args, Convolution, ConvolutionPart, Executable, Run
 
 /// Channels and outputs from which on the transforms pay off.
 const FEWEST: usize = 16;
-/// Transformed elements of the tiles of a unit, at most, of each of the sixteen: with them it lies in a second-level cache.
+/// Transformed elements of the tiles of a unit, at most, of each of the sixteen: all lie in a second-level cache.
 const MOST: usize = 4096;
 /// Chunks, about, at most: each transforms the kernel for itself.
 const CHUNKS: usize = 16;
@@ -146,8 +146,8 @@ impl Winograd {
         (self.together * self.count()).next_multiple_of(self.micro.lanes) + self.micro.lanes
     }
 
-    /// From element to element of transformed tiles: a line more than there are, so that they do not compete for the same
-    /// places of a cache.
+    /// From element to element of transformed tiles: a line more than there are, so that they do not compete for the
+    /// same places of a cache.
     fn plane(&self) -> usize {
         self.channels * self.pitch() + self.micro.lanes
     }

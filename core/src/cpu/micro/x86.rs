@@ -1,0 +1,125 @@
+//! The vectors of x86-64 with AVX-512 and AVX2, and their micro-kernels. Owns which instruction does what.
+
+use super::*;
+use std::arch::x86_64::*;
+
+macro_rules! vector {
+    ($v:ty, $t:ty, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident
+        $(, $transpose:ident, $evens:ident, $weave:ident)?) => {
+        impl Vector for $v {
+            type Element = $t;
+            const LANES: usize = $lanes;
+
+            #[inline(always)]
+            unsafe fn zero() -> Self {
+                // SAFETY: the machine has the instruction, as our caller promised.
+                unsafe { $zero() }
+            }
+            #[inline(always)]
+            unsafe fn load(src: *const $t) -> Self {
+                // SAFETY: as our caller promised.
+                unsafe { $load(src) }
+            }
+            #[inline(always)]
+            unsafe fn splat(src: *const $t) -> Self {
+                // SAFETY: as our caller promised.
+                unsafe { $splat(*src) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, dst: *mut $t) {
+                // SAFETY: as our caller promised.
+                unsafe { $store(dst, self) }
+            }
+            #[inline(always)]
+            fn prefetch(at: *const $t) {
+                // SAFETY: a prefetch of any address is allowed, and every x86-64 has it.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            }
+            #[inline(always)]
+            fn prefetch_far(at: *const $t) {
+                // SAFETY: as for `prefetch`.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn plus(self, other: Self) -> Self {
+                // SAFETY: the machine has the instruction, as our caller promised.
+                unsafe { $add(self, other) }
+            }
+            #[inline(always)]
+            unsafe fn multiply_add(self, a: Self, b: Self) -> Self {
+                // SAFETY: the machine has the instruction, as our caller promised.
+                unsafe { $fma(a, b, self) }
+            }
+            $(#[inline(always)]
+            unsafe fn transpose(dst: *mut $t, pitch: usize, src: *const $t, column: impl Fn(usize) -> isize) {
+                // SAFETY: as our caller promised.
+                unsafe { pack::$transpose(dst, pitch, src, column) }
+            }
+            #[inline(always)]
+            unsafe fn evens(dst: *mut $t, src: *const $t) {
+                // SAFETY: as our caller promised.
+                unsafe { pack::$evens(dst, src) }
+            }
+            #[inline(always)]
+            unsafe fn weave(dst: *mut $t, a: Self, b: Self) {
+                // SAFETY: as our caller promised.
+                unsafe { pack::$weave(dst, a, b) }
+            })?
+        }
+    };
+}
+vector!(
+    __m512,
+    f32,
+    16,
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_set1_ps,
+    _mm512_storeu_ps,
+    _mm512_add_ps,
+    _mm512_fmadd_ps,
+    transpose_16,
+    evens_16,
+    weave_16
+);
+vector!(
+    __m512d,
+    f64,
+    8,
+    _mm512_setzero_pd,
+    _mm512_loadu_pd,
+    _mm512_set1_pd,
+    _mm512_storeu_pd,
+    _mm512_add_pd,
+    _mm512_fmadd_pd
+);
+vector!(
+    __m256,
+    f32,
+    8,
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_set1_ps,
+    _mm256_storeu_ps,
+    _mm256_add_ps,
+    _mm256_fmadd_ps,
+    transpose_8,
+    evens_8,
+    weave_8
+);
+vector!(
+    __m256d,
+    f64,
+    4,
+    _mm256_setzero_pd,
+    _mm256_loadu_pd,
+    _mm256_set1_pd,
+    _mm256_storeu_pd,
+    _mm256_add_pd,
+    _mm256_fmadd_pd
+);
+
+micro!(f32x16, __m512, f32, [1 2 3 4 5 6 7 8], [1 2 3], "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2");
+micro!(f64x8, __m512d, f64, [1 2 3 4 5 6 7 8], [1 2 3], "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2");
+micro!(f32x8, __m256, f32, [1 2 3 4 5 6], [1 2], "avx2,fma,bmi2");
+micro!(f64x4, __m256d, f64, [1 2 3 4 5 6], [1 2], "avx2,fma,bmi2");
