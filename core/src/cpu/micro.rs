@@ -67,10 +67,6 @@ pub struct Conv<T: 'static> {
     pub fill: unsafe fn(&mut shifted::Fill<'_, T>),
     /// Lays out an image with its channels side by side.
     pub turn: unsafe fn(&pixels::Turn<'_, T>),
-    /// Transforms tiles, kernels and products of tiles.
-    pub scatter: unsafe fn(&crate::cpu::conv::tiles::Scatter<'_, T>),
-    pub spectrum: unsafe fn(&crate::cpu::conv::tiles::Spectrum<'_, T>),
-    pub collect: unsafe fn(&crate::cpu::conv::tiles::Collect<'_, T>),
 }
 
 impl<T> fmt::Debug for Micro<T> {
@@ -138,22 +134,6 @@ pub trait Vector: Copy {
     unsafe fn evens(dst: *mut Self::Element, src: *const Self::Element) {
         // SAFETY: as our caller promised.
         unsafe { (0..Self::LANES).for_each(|i| *dst.add(i) = *src.add(2 * i)) }
-    }
-
-    /// Elements of `a` and `b` alternately.
-    ///
-    /// # Safety
-    /// Two vectors can be written.
-    #[inline(always)]
-    unsafe fn weave(dst: *mut Self::Element, a: Self, b: Self) {
-        // SAFETY: as our caller promised; no vector has more lanes.
-        unsafe {
-            for (i, x) in [a, b].into_iter().enumerate() {
-                let mut lanes = [Self::Element::default(); 16];
-                x.store(lanes.as_mut_ptr());
-                (0..Self::LANES).for_each(|l| *dst.add(2 * l + i) = lanes[l]);
-            }
-        }
     }
 
     /// `dst[p · pitch + j] = src[column(j) + p]` for `LANES` each way.
@@ -295,24 +275,6 @@ macro_rules! micro {
                 unsafe { crate::cpu::conv::pixels::turn::<$vector>(turn) }
             }
 
-            $(#[target_feature(enable = $feature)])?
-            unsafe fn scatter(scatter: &crate::cpu::conv::tiles::Scatter<'_, $element>) {
-                // SAFETY: as our caller promised.
-                unsafe { crate::cpu::conv::tiles::scatter::<$vector>(scatter) }
-            }
-
-            $(#[target_feature(enable = $feature)])?
-            unsafe fn spectrum(spectrum: &crate::cpu::conv::tiles::Spectrum<'_, $element>) {
-                // SAFETY: as our caller promised.
-                unsafe { crate::cpu::conv::tiles::spectrum::<$vector>(spectrum) }
-            }
-
-            $(#[target_feature(enable = $feature)])?
-            unsafe fn collect(collect: &crate::cpu::conv::tiles::Collect<'_, $element>) {
-                // SAFETY: as our caller promised.
-                unsafe { crate::cpu::conv::tiles::collect::<$vector>(collect) }
-            }
-
             pub static MICRO: Micro<$element> = Micro {
                 lanes: <$vector>::LANES,
                 tiles: table!(tile $rows $($w)*),
@@ -324,9 +286,6 @@ macro_rules! micro {
                     dots: table!(dots $rows $($w)*),
                     fill,
                     turn,
-                    scatter,
-                    spectrum,
-                    collect,
                 },
             };
         }

@@ -216,36 +216,3 @@ pub unsafe fn evens_8(dst: *mut f32, src: *const f32) {
         _mm256_storeu_ps(dst, _mm256_castpd_ps(ordered));
     }
 }
-
-/// [`Vector::weave`] of 16.
-///
-/// # Safety
-/// As there; the machine has AVX-512.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub unsafe fn weave_16(dst: *mut f32, a: std::arch::x86_64::__m512, b: std::arch::x86_64::__m512) {
-    use std::arch::x86_64::*;
-    // SAFETY: as our caller promised.
-    unsafe {
-        let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-        let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-        _mm512_storeu_ps(dst, _mm512_permutex2var_ps(a, low, b));
-        _mm512_storeu_ps(dst.add(16), _mm512_permutex2var_ps(a, high, b));
-    }
-}
-
-/// [`Vector::weave`] of 8.
-///
-/// # Safety
-/// As there; the machine has AVX.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub unsafe fn weave_8(dst: *mut f32, a: std::arch::x86_64::__m256, b: std::arch::x86_64::__m256) {
-    use std::arch::x86_64::*;
-    // SAFETY: as our caller promised.
-    unsafe {
-        let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-        _mm256_storeu_ps(dst, _mm256_permute2f128_ps::<0x20>(low, high));
-        _mm256_storeu_ps(dst.add(8), _mm256_permute2f128_ps::<0x31>(low, high));
-    }
-}

@@ -219,9 +219,7 @@ impl Tensor {
     /// `y[n, o, p] = Σ x[n, c, p · stride + t · dilation − padding] · weight[o, c, t]` over the channels c of o's group
     /// and the taps t; x is zero outside. Dumoulin & Visin 2016, arXiv:1603.07285.
     /// # Numerics
-    /// Sums run over channels, then taps, in order, as in a matrix product. On the CPU, kernels of 3 × 3 in f32 with at
-    /// least 16 channels and outputs may go through tiles of 4 × 4 instead (Lavin & Gray 2016, arXiv:1509.09308), by
-    /// shapes alone: as exact to a few roundings of the terms' magnitudes, but an infinity reaches a tile's places.
+    /// Sums run over channels, then taps, in order, as in a matrix product.
     /// # Errors
     /// Another number of axes, channels that the groups do not divide or the kernel does not have, windows that do not
     /// fit into the padded image.

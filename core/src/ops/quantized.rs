@@ -96,6 +96,23 @@ impl Primitive for LinearInt8 {
     }
 }
 
+/// What is wrong with codes and their scales.
+fn misfit(codes: &Tensor, scales: &Tensor) -> Option<Problem> {
+    if codes.dtype() != DType::U8 {
+        return Some(Problem::DType { found: codes.dtype(), wanted: "u8 for codes".into() });
+    }
+    if scales.dtype() != DType::F32 {
+        return Some(Problem::DType { found: scales.dtype(), wanted: "f32 for scales".into() });
+    }
+    let one_per_row = match (codes.shape().split_last(), scales.shape().split_last()) {
+        (Some((_, rows)), Some((&1, scales))) => rows == scales,
+        _ => false,
+    };
+    let shapes = || [codes, scales].map(|t| t.shape().clone()).to_vec();
+    let rule = "codes (…, K) and scales (…, 1) of the same rows are needed";
+    (!one_per_row).then(|| Problem::Shapes { shapes: shapes(), rule: rule.into() })
+}
+
 impl Tensor {
     /// Codes of eight bits and one scale per row, from which [`Tensor::dequantize_int8`] makes nearly the same values:
     /// none is off by more than half a scale.
@@ -135,11 +152,18 @@ impl Tensor {
     /// The values that codes and scales stand for; see [`Tensor::quantize_int8`].
     ///
     /// # Shapes
-    /// codes `(N, K)`, u8, and scales `(N, 1)`, f32 → `(N, K)`, f32
+    /// codes `(…, K)`, u8, and scales `(…, 1)`, f32 → `(…, K)`, f32
     /// # Formula
-    /// `x[n, k] = (code[n, k] − 128) · scale[n]`
+    /// `x[…, k] = (code[…, k] − 128) · scale[…]`
+    /// # Errors
+    /// Shapes and dtypes that do not fit.
     #[track_caller]
     pub fn dequantize_int8(&self, scales: &Tensor) -> Tensor {
+        if let Some(problem) = misfit(self, scales) {
+            let error = Error::new("dequantize_int8", problem, Site::here());
+            let ty = TensorType { dtype: DType::F32, ..self.ty().clone() };
+            return Tensor::mistake_in(&[self, scales], error, ty);
+        }
         let [values] = map(dequantize_int8::TEMPLATE, &[self, scales]);
         values
     }
@@ -162,15 +186,11 @@ impl Tensor {
     pub fn linear_int8(&self, codes: &Tensor, scales: &Tensor) -> Tensor {
         let site = Site::here();
         let n = codes.shape().first().copied().unwrap_or(1);
-        let k = self.shape().last().copied();
-        let fits = codes.ndim() == 2 && scales.shape()[..] == [n, 1] && k == codes.shape().last().copied();
         let problem = if !self.dtype().is_float() {
             Some(Problem::DType { found: self.dtype(), wanted: "a float".into() })
-        } else if codes.dtype() != DType::U8 {
-            Some(Problem::DType { found: codes.dtype(), wanted: "u8 for codes".into() })
-        } else if scales.dtype() != DType::F32 {
-            Some(Problem::DType { found: scales.dtype(), wanted: "f32 for scales".into() })
-        } else if !fits {
+        } else if let Some(problem) = misfit(codes, scales) {
+            Some(problem)
+        } else if codes.ndim() != 2 || self.shape().last() != codes.shape().last() {
             let shapes = [self, codes, scales].map(|t| t.shape().clone()).to_vec();
             Some(Problem::Shapes { shapes, rule: "rows (…, K), codes (N, K) and scales (N, 1) are needed".into() })
         } else {

@@ -34,8 +34,7 @@ pub struct Convolution {
 /// Which derivative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConvolutionPart {
-    /// By the places, over (items, groups, outputs, places); each sum runs over channels, then taps, in order, unless
-    /// a device takes tiles of places together.
+    /// By the places, over (items, groups, outputs, places); each sum runs over channels, then taps, in order.
     Places,
     /// By the kernel, over (groups, outputs, channels, taps).
     Kernel,

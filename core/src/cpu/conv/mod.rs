@@ -10,8 +10,6 @@ pub mod pixels;
 mod places;
 pub mod shifted;
 pub mod tile;
-pub mod tiles;
-mod winograd;
 
 use std::sync::Arc;
 
@@ -24,7 +22,6 @@ use crate::program::kernel::{Args, Convolution, ConvolutionPart, Executable, Lay
 use channels::ByChannels;
 use lines::ByLines;
 use places::Places;
-use winograd::Winograd;
 
 /// Bytes of the copy of an image in scratch, about, at most: part of a second-level cache.
 const SCRATCH: usize = 384 << 10;
@@ -43,10 +40,7 @@ pub fn compile(convolution: &Convolution, isa: Isa) -> Result<Arc<dyn Executable
         return Err(CompileError::Malformed("a convolution's layouts have five axes and its windows lie in the frame"));
     }
     match convolution.dtype {
-        DType::F32 => Ok(match Winograd::new(convolution, isa) {
-            Some(kernel) => Arc::new(kernel),
-            None => of::<f32>(convolution, isa),
-        }),
+        DType::F32 => Ok(of::<f32>(convolution, isa)),
         DType::F64 => Ok(of::<f64>(convolution, isa)),
         dtype => Err(CompileError::Undefined { op: "convolution".into(), dtype }),
     }

@@ -39,6 +39,7 @@ pub type StripFn<T> = unsafe fn(&Strip<T>);
 
 /// The same address, of which the compiler knows nothing.
 #[inline(always)]
+#[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read through it there
 fn hidden<T>(mut address: *const T) -> *const T {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     // SAFETY: no instructions.

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 macro_rules! vector {
     ($v:ty, $t:ty, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident
-        $(, $transpose:ident, $evens:ident, $weave:ident)?) => {
+        $(, $transpose:ident, $evens:ident)?) => {
         impl Vector for $v {
             type Element = $t;
             const LANES: usize = $lanes;
@@ -59,11 +59,6 @@ macro_rules! vector {
             unsafe fn evens(dst: *mut $t, src: *const $t) {
                 // SAFETY: as our caller promised.
                 unsafe { pack::$evens(dst, src) }
-            }
-            #[inline(always)]
-            unsafe fn weave(dst: *mut $t, a: Self, b: Self) {
-                // SAFETY: as our caller promised.
-                unsafe { pack::$weave(dst, a, b) }
             })?
         }
     };
@@ -79,8 +74,7 @@ vector!(
     _mm512_add_ps,
     _mm512_fmadd_ps,
     transpose_16,
-    evens_16,
-    weave_16
+    evens_16
 );
 vector!(
     __m512d,
@@ -104,8 +98,7 @@ vector!(
     _mm256_add_ps,
     _mm256_fmadd_ps,
     transpose_8,
-    evens_8,
-    weave_8
+    evens_8
 );
 vector!(
     __m256d,

@@ -114,17 +114,21 @@ pub(super) static CASES: LazyLock<Vec<OpCase>> = LazyLock::new(|| {
     files.into_iter().flatten().collect()
 });
 
-/// Rows times a weight in eight bits.
+/// Weights in eight bits.
 fn quantized() -> Vec<OpCase> {
     let codes = float("kB").within(Domain::Between(0.0, 255.0)).fixed();
     let scales = float("k1").within(Domain::Between(0.001, 0.004)).fixed();
+    /// What a float stands for; others are refused as they are.
+    fn of(x: &Tensor, dtype: DType) -> Tensor {
+        if x.dtype().is_float() { x.cast(dtype) } else { x.clone() }
+    }
     vec![
         // The codes themselves may differ by one between devices, where a value lies between two.
         case("quantize_int8, scales", [float("kB").fixed()], |t| t[0].quantize_int8().1)
             .accurate_to(Accuracy::Ulps(2.0)),
-        case("dequantize_int8", [codes, scales], |t| t[0].cast(DType::U8).dequantize_int8(&t[1].cast(DType::F32))),
+        case("dequantize_int8", [codes, scales], |t| of(&t[0], DType::U8).dequantize_int8(&of(&t[1], DType::F32))),
         sums("linear_int8", [float("aB"), codes, scales], |t| {
-            t[0].linear_int8(&t[1].cast(DType::U8), &t[2].cast(DType::F32))
+            t[0].linear_int8(&of(&t[1], DType::U8), &of(&t[2], DType::F32))
         }),
     ]
 }
