@@ -38,19 +38,14 @@ pub struct Slot(Arc<SlotInner>);
 #[derive(Debug)]
 struct SlotInner {
     value: Mutex<Tensor>,
-    /// Whether the value is codes of eight bits. Locked after the value.
-    eight_bits: Mutex<EightBits>,
+    /// Whether the value is codes of eight bits; changes with it, while it is locked.
+    in_eight_bits: AtomicBool,
+    /// What each row's codes are multiples of; always at the same place, which a captured step reads.
+    scales: Mutex<Option<Slot>>,
     owner: Option<Arc<Owner>>,
     trainable: AtomicBool,
     /// The version that the next commit makes.
     staged: Mutex<Option<Tensor>>,
-}
-
-#[derive(Debug, Default)]
-struct EightBits {
-    on: bool,
-    /// What each row's codes are multiples of; always at the same place, which a captured step reads.
-    scales: Option<Slot>,
 }
 
 thread_local! {
@@ -78,7 +73,8 @@ impl Slot {
         let trainable = AtomicBool::new(owner.is_some());
         Ok(Slot(Arc::new(SlotInner {
             value: Mutex::new(leaf),
-            eight_bits: Mutex::default(),
+            in_eight_bits: AtomicBool::new(false),
+            scales: Mutex::default(),
             owner,
             trainable,
             staged: Mutex::default(),
@@ -91,17 +87,17 @@ impl Slot {
 
     /// The current version, or the staged one.
     pub fn tensor(&self) -> Tensor {
-        if let Some(staged) = &*self.staged() {
-            return staged.clone();
-        }
         match self.version() {
             (codes, Some(scales)) => codes.dequantize_int8(&scales),
             (value, None) => value,
         }
     }
 
-    /// The version as it is kept: a value, or codes with their scales.
+    /// The version as it is kept: a value (perhaps staged), or codes with their scales.
     fn version(&self) -> (Tensor, Option<Tensor>) {
+        if let Some(staged) = &*self.staged() {
+            return (staged.clone(), None);
+        }
         let (value, scales) = {
             let value = self.lock();
             (value.clone(), self.scales())
@@ -110,14 +106,20 @@ impl Slot {
         (value, scales.map(|scales| scales.tensor()))
     }
 
-    fn eight_bits(&self) -> MutexGuard<'_, EightBits> {
-        self.0.eight_bits.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_in_eight_bits(&self) -> bool {
+        self.0.in_eight_bits.load(Relaxed) // read with the value, or to know no more than this
     }
 
     /// Of the version, if it is kept in eight bits.
     fn scales(&self) -> Option<Slot> {
-        let eight_bits = self.eight_bits();
-        eight_bits.scales.clone().filter(|_| eight_bits.on)
+        match self.is_in_eight_bits() {
+            true => self.lock_scales().clone(),
+            false => None,
+        }
+    }
+
+    fn lock_scales(&self) -> MutexGuard<'_, Option<Slot>> {
+        self.0.scales.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn staged(&self) -> MutexGuard<'_, Option<Tensor>> {
@@ -174,7 +176,7 @@ impl Slot {
         drop(staged);
         let old = {
             let mut value = self.lock();
-            self.eight_bits().on = in_eight_bits;
+            self.0.in_eight_bits.store(in_eight_bits, Relaxed); // the value is locked
             std::mem::replace(&mut *value, leaf)
         };
         drop(old);
@@ -223,7 +225,7 @@ impl Slot {
     pub fn quantize_int8(&self) -> Result<()> {
         let site = Site::here();
         capture::check_writing("quantize_int8", site)?;
-        if self.eight_bits().on {
+        if self.is_in_eight_bits() {
             return Ok(());
         }
         let (codes, scales) = self.tensor().detach().quantize_int8();
@@ -233,12 +235,12 @@ impl Slot {
             return Err(Error::new("quantize_int8", problem, site));
         }
         let codes = codes.as_leaf(false, self.0.owner.clone())?;
-        let place = self.eight_bits().scales.clone();
+        let place = self.lock_scales().clone();
         match place {
             Some(place) => place.replace(&scales)?,
             None => {
                 let place = Slot::new(scales)?;
-                self.eight_bits().scales = Some(place);
+                *self.lock_scales() = Some(place);
             }
         }
         self.0.trainable.store(false, Relaxed);
@@ -247,9 +249,9 @@ impl Slot {
     }
 
     fn check_is_whole(&self, op: &'static str, site: Site) -> Result<()> {
-        match self.scales() {
-            None => Ok(()),
-            Some(_) => {
+        match self.is_in_eight_bits() {
+            false => Ok(()),
+            true => {
                 let why = "it is kept in eight bits, for inference only; `set` gives it values that can be trained";
                 Err(Error::new(op, Problem::Argument(why.into()), site))
             }
@@ -363,7 +365,7 @@ impl Parameter {
 
     /// Whether it is kept in eight bits.
     pub fn is_quantized(&self) -> bool {
-        self.slot.eight_bits().on
+        self.slot.is_in_eight_bits()
     }
 
     /// Whether `backward` reaches it.

@@ -27,7 +27,11 @@ const FEWEST: usize = 8;
 
 /// A convolution whose image is set among zeros.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Framed {
+pub(crate) struct Framed(Box<Parts>);
+
+/// Of a [`Framed`]: on the heap, so that no other node is as large.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Parts {
     convolve: Convolve,
     pad: Pad,
     /// Of the image with its zeros.
@@ -50,7 +54,8 @@ pub(super) fn absorbed(convolve: &Convolve, world: &World, node: Id) -> Option<(
     }
     let frames = pad.frames(world, image, LEAD)?.into_iter().map(|frame| (frame.before, frame.step)).collect();
     let inputs = Ids::from_slice(&[world.inputs[image.index()][0], other]);
-    Some((Framed { convolve: convolve.clone(), pad: pad.clone(), framed, frames }.into(), inputs))
+    let framed = Parts { convolve: convolve.clone(), pad: pad.clone(), framed, frames };
+    Some((Framed(Box::new(framed)).into(), inputs))
 }
 
 /// Whether the host has a kernel for it: of the shapes of the result and of the operand that is no image, one is that
@@ -78,11 +83,11 @@ pub(super) fn lower(convolve: &Convolve, framed: Option<&Framed>, cx: &mut Lower
         Part::Places => (ConvolutionPart::Places, &ty.shape, &other_shape),
         Part::Kernel => (ConvolutionPart::Kernel, &other_shape, &ty.shape),
     };
-    let whole = framed.map_or(&image_shape, |framed| &framed.framed);
+    let whole = framed.map_or(&image_shape, |framed| &framed.0.framed);
     let missing = 2 - convolve.steps.len();
     let mut axes = [Sliding::NONE; 2];
     for (i, step) in convolve.steps.iter().enumerate() {
-        let (before, spread) = framed.map_or((0, 1), |framed| framed.frames[i]);
+        let (before, spread) = framed.map_or((0, 1), |framed| framed.0.frames[i]);
         axes[missing + i] = Sliding {
             stored: image_shape[LEAD + i],
             before: before as isize,
@@ -118,7 +123,7 @@ pub(super) fn lower(convolve: &Convolve, framed: Option<&Framed>, cx: &mut Lower
 
 impl Primitive for Framed {
     fn name(&self) -> Cow<'static, str> {
-        format!("{}, framed", self.convolve.name()).into()
+        format!("{}, framed", self.0.convolve.name()).into()
     }
 
     fn reads_memory(&self) -> bool {
@@ -126,14 +131,14 @@ impl Primitive for Framed {
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
-        let lowered = lower(&self.convolve, Some(self), cx);
+        let lowered = lower(&self.0.convolve, Some(self), cx);
         debug_assert!(lowered, "only what the host takes is framed");
         Ok(())
     }
 
     fn evaluate(&self, inputs: &[&Array], ty: &TensorType, arguments: &[u64]) -> Result<Array, Problem> {
-        let framed = TensorType { shape: self.framed.clone(), ..ty.clone() };
-        let image = self.pad.evaluate(&inputs[..1], &framed, arguments)?;
-        self.convolve.evaluate(&[&image, inputs[1]], ty, arguments)
+        let framed = TensorType { shape: self.0.framed.clone(), ..ty.clone() };
+        let image = self.0.pad.evaluate(&inputs[..1], &framed, arguments)?;
+        self.0.convolve.evaluate(&[&image, inputs[1]], ty, arguments)
     }
 }
