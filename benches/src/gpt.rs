@@ -84,7 +84,7 @@ pub fn decode(bench: &mut Bench, name: &str) -> Result<()> {
     model.prefill(&prompt, PROMPT, 0, &mut cache)?;
     // Every weight but those of other places and of other tokens is read.
     let weights = model.num_parameters() as f64 - model.wpe.weight.tensor().numel() as f64;
-    let unit = ("tokens/s", Floor::bytes(weights * bytes));
+    let unit = ("decode", "tokens/s", Floor::bytes(weights * bytes));
     bench.rate(name, unit, DECODED as f64, 1, || {
         cache.truncate(0, PROMPT);
         let mut token = 1;
@@ -104,7 +104,7 @@ pub fn prefill(bench: &mut Bench, name: &str) -> Result<()> {
     tokens.realize()?;
     let head = (config.n_embd * config.vocab_size) as f64;
     let per_token = products(&config, places) - head * (1.0 - 1.0 / places as f64);
-    let unit = ("tokens/s", Floor::operations(2.0 * per_token));
+    let unit = ("prefill", "tokens/s", Floor::operations(2.0 * per_token));
     no_grad(|| {
         bench.rate(name, unit, places as f64, 1, || {
             let last = model.hidden(&tokens).slice(1, places - 1..places);

@@ -98,11 +98,11 @@ impl Bench {
         Ok(())
     }
 
-    /// Times `f`, `inner` calls a sample, and prints `work` per second.
+    /// Times `f`, `inner` calls a sample, and prints `work` per second, as the metric and unit that peers call it by.
     pub fn rate<E>(
         &mut self,
         workload: &str,
-        (unit, floor): (&str, Floor),
+        (metric, unit, floor): (&str, &str, Floor),
         work: f64,
         inner: usize,
         f: impl FnMut() -> std::result::Result<(), E>,
@@ -112,7 +112,7 @@ impl Bench {
     {
         let seconds = self.times(f, inner)?;
         let rates: Vec<f64> = seconds.iter().map(|s| work / s).collect();
-        self.emit(workload, "throughput", unit, &rates, &floor.members().collect::<Vec<_>>());
+        self.emit(workload, metric, unit, &rates, &floor.members().collect::<Vec<_>>());
         Ok(())
     }
 

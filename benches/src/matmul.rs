@@ -23,7 +23,7 @@ fn square(bench: &mut Bench, name: &str, dtype: DType) -> Result<()> {
     let work = 2.0 * (n as f64).powi(3) / 1e9;
     // Pairs of bf16 are multiplied by one instruction.
     let gflop = if dtype == DType::BF16 { 0.5 } else { 1.0 };
-    let unit = ("GFLOP/s", Floor { gflop, gb: 0.0 });
+    let unit = ("throughput", "GFLOP/s", Floor { gflop, gb: 0.0 });
     bench.rate(name, unit, work, (1024 / n).pow(3).max(1), || a.matmul(&b).realize())
 }
 
@@ -39,8 +39,10 @@ pub fn gemv(bench: &mut Bench, name: &str) -> Result<()> {
     let x = generator.randn([1, k]).cast(dtype);
     Tensor::realize_all(&weights.iter().chain([&x]).collect::<Vec<_>>())?;
     let mut turn = weights.iter().cycle();
-    bench.rate(name, ("GB/s", Floor { gflop: 0.0, gb: 1.0 }), bytes as f64 / 1e9, weights.len(), || match turn.next() {
-        Some(w) => x.matmul(&w.t()).realize(),
-        None => Ok(()),
+    bench.rate(name, ("throughput", "GB/s", Floor { gflop: 0.0, gb: 1.0 }), bytes as f64 / 1e9, weights.len(), || {
+        match turn.next() {
+            Some(w) => x.matmul(&w.t()).realize(),
+            None => Ok(()),
+        }
     })
 }

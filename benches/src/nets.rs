@@ -78,7 +78,7 @@ fn classifier(
 pub fn xor(bench: &mut Bench, name: &str) -> Result<()> {
     let (net, x, y) = xor_parts()?;
     let mut optimizer = Sgd::new(&net).learning_rate(0.1);
-    bench.rate(name, ("steps/s", Floor::default()), 1.0, 100, || {
+    bench.rate(name, ("throughput", "steps/s", Floor::default()), 1.0, 100, || {
         let loss = net.forward(&x).mse_loss(&y);
         optimizer.step(loss.backward()?)
     })
@@ -93,7 +93,7 @@ pub fn xor_captured(bench: &mut Bench, name: &str) -> Result<()> {
         optimizer.step(loss.backward()?)?;
         Ok::<_, tapeflow::Error>(vec![loss])
     })?;
-    bench.rate(name, ("steps/s", Floor::default()), 1.0, 100, || step.run(&[&x, &y]))
+    bench.rate(name, ("throughput", "steps/s", Floor::default()), 1.0, 100, || step.run(&[&x, &y]))
 }
 
 #[derive(Module)]

@@ -147,6 +147,9 @@ pub fn measure(
                     if line.workload == asked {
                         name.clone_into(&mut line.workload);
                     }
+                    if let Some(variant) = system.variant() {
+                        line.system.push_str(variant);
+                    }
                     match rows.iter_mut().find(|row| row.is_of(&line)) {
                         Some(row) => row.lines.push(line),
                         None => rows.push(Row { lines: vec![line] }),

@@ -35,6 +35,11 @@ impl System {
         self.before.is_empty()
     }
 
+    /// What its lines don't say of it: a layout of images is a variant of its own.
+    pub fn variant(&self) -> Option<&'static str> {
+        self.after.iter().any(|word| word == "--channels-last").then_some("-channels-last")
+    }
+
     /// What it prints. A peer that fails is left out; ours must not fail.
     pub fn measure(&self, workload: &str, threads: usize, timing: &Timing) -> Result<String, String> {
         let mut command = Command::new(&self.program);
