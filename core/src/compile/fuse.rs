@@ -19,6 +19,8 @@ const MAX_SOURCES: usize = 12;
 const MAX_VALUES: usize = 160;
 /// Work, in additions per element, that is cheaper to repeat than to store and read again.
 const CHEAP: u32 = 6;
+/// Neighbours that share a value, from which on it costs next to nothing per element: those of a vector.
+const SAME: usize = 16;
 
 /// A fused loop nest whose operands are still nodes.
 #[derive(Clone, Debug)]
@@ -186,11 +188,14 @@ pub(crate) fn verify(world: &World, steps: &[Step]) -> Result<(), String> {
     Ok(())
 }
 
-/// How much an expression reads and computes per element: loads, and work in additions. What is the same along its last
-/// axis is read and computed once for all of it, and counts nothing.
+/// How much an expression reads and computes per element: loads, and work in additions. What is the same for at least
+/// [`SAME`] neighbouring elements is read and computed once for all of them, and counts nothing.
 fn price(expr: &Expr) -> (usize, u32) {
-    let last = expr.space.iter().rposition(|&extent| extent > 1);
-    let varies = |layout: &Layout| last.is_some_and(|axis| layout.strides[axis] != 0);
+    let varies = |layout: &Layout| {
+        let axes = expr.space.iter().zip(&layout.strides).rev();
+        let same = axes.take_while(|(extent, stride)| **stride == 0 || **extent == 1);
+        same.map(|(extent, _)| extent).product::<usize>() < SAME
+    };
     let source = |source: &ExprSource| match source {
         ExprSource::Node { layout, .. } | ExprSource::Iota(layout) | ExprSource::Random { layout, .. } => {
             varies(layout)

@@ -7,8 +7,8 @@ pub use tapeflow_ir::reduce::PIECE;
 use tapeflow_ir::{DType, Reduce};
 
 use super::isa::Isa;
-use super::math;
 use super::vector::{BLOCK, Body, Call, Primitive, select};
+use super::{math, vector};
 
 /// Enough levels for any number of elements: 4096⁶ > 2⁶⁴.
 const LEVELS: usize = 6;
@@ -44,14 +44,7 @@ macro_rules! fold {
 /// The lanes of one piece, combined pairwise.
 #[inline(always)]
 fn tree<F: Fold>(mut lanes: [F::T; BLOCK]) -> F::T {
-    let mut half = BLOCK / 2;
-    while half > 0 {
-        for l in 0..half {
-            lanes[l] = F::combine(lanes[l], lanes[l + half]);
-        }
-        half /= 2;
-    }
-    lanes[0]
+    vector::tree(&mut lanes, F::combine)
 }
 
 /// Adds `n` elements to the lanes, the first to lane 0.

@@ -8,6 +8,7 @@ use std::fmt;
 
 use super::isa::Isa;
 use super::micro::{Portable, Vector};
+use super::vector::tree;
 use crate::program::kernel::{Args, Executable, LinearInt8, RunError};
 
 /// Rows of the weight that are read at a time.
@@ -229,7 +230,7 @@ unsafe fn tile<V: Codes, const G: usize, const R: usize, const W: usize>(part: &
             for (w, sums) in sums.iter().enumerate() {
                 let mut lanes = [0f32; LANES];
                 (0..G).for_each(|g| sums[g].store(lanes.as_mut_ptr().add(g * V::LANES)));
-                *part.c.add((i + r) * part.pitch + j + w) = tree(lanes) * *part.scales.add(j + w);
+                *part.c.add((i + r) * part.pitch + j + w) = tree(&mut lanes, |a, b| a + b) * *part.scales.add(j + w);
             }
         }
     }
@@ -256,15 +257,4 @@ unsafe fn block<V: Codes, const G: usize, const R: usize, const W: usize>(
             }
         }
     }
-}
-
-/// 16 → 8 → 4 → 2 → 1, as all sums are.
-#[inline(always)]
-fn tree(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        (0..half).for_each(|l| lanes[l] += lanes[l + half]);
-        half /= 2;
-    }
-    lanes[0]
 }

@@ -13,6 +13,20 @@ use crate::random::Stream;
 /// Elements in a block.
 pub const BLOCK: usize = 16;
 
+/// Lanes combined pairwise, `l` with `l` plus half their number, until one is left: 16 → 8 → 4 → 2 → 1. The order of
+/// all sums over lanes; their number is a power of two.
+#[inline(always)]
+pub fn tree<T: Copy>(lanes: &mut [T], join: impl Fn(T, T) -> T) -> T {
+    let mut half = lanes.len() / 2;
+    while half > 0 {
+        for l in 0..half {
+            lanes[l] = join(lanes[l], lanes[l + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
 /// What a primitive works on: `rows` rows of `cols` elements. A lane operand and the result are contiguous (rows follow
 /// each other); a splat operand is one element per row, `step` elements from row to row.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use tapeflow_ir::DType;
 
 use super::convolution::{Convolve, LEAD, Part};
-use super::pad::Pad;
+use super::pad::{Pad, as_pad};
 use super::{Op, Primitive};
 use crate::compile::fuse::Lower;
 use crate::compile::world::{Id, Ids, World};
@@ -43,7 +43,7 @@ struct Parts {
 /// `convolve` without the pad that it reads, if the host can do that.
 pub(super) fn absorbed(convolve: &Convolve, world: &World, node: Id) -> Option<(Op, Ids)> {
     let (image, other) = (world.inputs[node.index()][0], world.inputs[node.index()][1]);
-    let Op::Pad(pad) = &world.op[image.index()] else { return None };
+    let pad = as_pad(&world.op[image.index()])?;
     if world.bound[image.index()].is_some() {
         return None;
     }

@@ -42,9 +42,17 @@ pub(crate) struct Part {
     pub value: Id,
 }
 
+/// The pad that a node is, if it is one.
+pub(super) fn as_pad(op: &Op) -> Option<&Pad> {
+    match op {
+        Op::Pad(pad) => Some(pad),
+        _ => None,
+    }
+}
+
 /// The part of `id` that is not zeros, if there is one along one axis and the shapes say where.
 pub(crate) fn as_part(world: &World, id: Id) -> Option<Part> {
-    let Op::Pad(pad) = &world.op[id.index()] else { return None };
+    let pad = as_pad(&world.op[id.index()])?;
     let value = world.inputs[id.index()][0];
     let (whole, part) = (world.shape(id), world.shape(value));
     let mut cut = (0..whole.len()).filter(|&axis| whole[axis] != part[axis]);

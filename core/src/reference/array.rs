@@ -211,12 +211,10 @@ impl Array {
     pub fn linear_int8(&self, codes: &Array, scales: &Array, ty: &TensorType) -> Array {
         let (x, codes, scales) = (self.floats(), codes.ints(), scales.floats());
         let k = self.shape[self.shape.len() - 1];
-        let n = ty.shape[ty.shape.len() - 1];
         Array::from_fn(ty, |index| {
             let (lead, j) = index.split_at(index.len() - 1);
             let row = offset(&self.shape[..lead.len()], lead) * k;
             let sum: f64 = (0..k).map(|p| x[row + p] * (codes[j[0] * k + p] - 128) as f64).sum();
-            debug_assert!(j[0] < n, "invariant: an index lies within its shape");
             sum * scales[j[0]]
         })
     }

@@ -167,7 +167,7 @@ pub fn measure(
 /// What PyTorch is asked for to compare a workload with; `None` if it has nothing of the kind.
 fn peers_name(workload: &str) -> Option<&str> {
     match workload {
-        // Against PyTorch in f32; in bf16 it is slower.
+        // Against PyTorch in f32: what mixed precision is worth.
         "gpt_baby_train_b16_bf16" => Some("gpt_baby_train_b16"),
         "xor_captured" => Some("xor_train"),
         "gpt2_decode_int8" | "cold_start" | "step_overhead" => None,

@@ -3,7 +3,7 @@
 
 use super::{BLOCK, Strip};
 use crate::cpu::math::{exp, ln};
-use crate::cpu::vector::{Body, Call, Primitive};
+use crate::cpu::vector::{Body, Call, Primitive, tree};
 
 /// Sixteen neighbouring elements.
 type Lanes = [f32; BLOCK];
@@ -22,19 +22,6 @@ unsafe fn load(at: *const f32) -> Lanes {
 unsafe fn store(at: *mut f32, lanes: Lanes) {
     // SAFETY: as our caller promised.
     unsafe { at.cast::<Lanes>().write(lanes) }
-}
-
-/// Pairs `l` and `l + 8` first.
-#[inline(always)]
-fn tree(mut lanes: Lanes, join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = BLOCK / 2;
-    while half > 0 {
-        for l in 0..half {
-            lanes[l] = join(lanes[l], lanes[l + half]);
-        }
-        half /= 2;
-    }
-    lanes[0]
 }
 
 #[inline(always)]
@@ -99,7 +86,7 @@ impl Softmax<'_> {
                 }
             }
             let before = *largest;
-            let most = larger(before, tree(most, larger) * self.scale);
+            let most = larger(before, tree(&mut most, larger) * self.scale);
             let mut sums = [0.0; BLOCK];
             for j in (0..whole).step_by(BLOCK) {
                 let mut x = load(row.add(j));
@@ -125,11 +112,11 @@ impl Softmax<'_> {
             }
             *largest = most;
             if first {
-                *total = tree(sums, |a, b| a + b);
+                *total = tree(&mut sums, |a, b| a + b);
                 return;
             }
             let factor = exp(before - most);
-            *total = *total * factor + tree(sums, |a, b| a + b);
+            *total = *total * factor + tree(&mut sums, |a, b| a + b);
             let of = self.sums.0.add(r * self.sums.1);
             for j in 0..self.sums.1 {
                 *of.add(j) *= factor;
@@ -299,7 +286,7 @@ impl Body for Dots {
                 for j in whole..of.n {
                     sums[j % BLOCK] += *a.offset(j as isize * of.a.2) * *b.add(j);
                 }
-                *of.to.add(r) = tree(sums, |a, b| a + b);
+                *of.to.add(r) = tree(&mut sums, |a, b| a + b);
             }
         }
     }

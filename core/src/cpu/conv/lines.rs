@@ -2,11 +2,12 @@
 //! chunk; lanes are added as a tree, and the chunks, which are cut by shape, in order.
 //! Owns the cut and the order of the sums; the image's copy is `shifted`'s, the arithmetic `tile`'s.
 
-use super::shifted::{Fill, Shifted};
+use super::shifted::Shifted;
 use super::tile::{Dots, WIDEST};
 use super::{CHUNK_WORK, CHUNKS, Operand, Units, band, carve, carved, even};
 use crate::cpu::isa::Isa;
 use crate::cpu::micro::{Micro, Number};
+use crate::cpu::vector::tree;
 use crate::program::kernel::{Args, Convolution, Executable, RunError};
 
 /// A compiled gradient.
@@ -128,17 +129,6 @@ impl<T: Number> ByLines<T> {
     }
 }
 
-/// The sum of a power of two of elements, halves added to halves.
-fn tree<T: Number>(lanes: &mut [T]) -> T {
-    let mut half = lanes.len() / 2;
-    while half > 0 {
-        let (low, high) = lanes.split_at_mut(half);
-        low.iter_mut().zip(high).for_each(|(a, b)| *a = a.plus(*b));
-        half /= 2;
-    }
-    lanes[0]
-}
-
 impl<T: Number> Executable for ByLines<T> {
     fn chunks(&self) -> usize {
         self.groups * self.blocks
@@ -160,7 +150,6 @@ impl<T: Number> Executable for ByLines<T> {
 
     unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
         let (group, block) = (chunk / self.blocks, chunk % self.blocks);
-        let stride = |axis| self.image.stride(axis);
         // SAFETY: the layouts stay within the operands, the chunk's sums are its own, and scratch is as large as asked.
         unsafe {
             let sums = args.partial.cast::<T>().add(chunk * self.sums());
@@ -172,16 +161,9 @@ impl<T: Number> Executable for ByLines<T> {
                 let (item, _, first, rows) = self.units.of(unit);
                 let (numbers, rest) = carve::<isize>(scratch, self.shifted.numbers());
                 let (image, rest) = carve::<T>(rest, self.shifted.elements(self.channels, self.micro.lanes));
-                (self.micro.conv.fill)(&mut Fill {
-                    shifted: &self.shifted,
-                    dst: image,
-                    src: self.image.at(args.operands[1], args, [item, group]),
-                    strides: [stride(2), stride(3), stride(4)],
-                    channels: self.channels,
-                    ends: self.image.ends(args.operands[1], args),
-                    first,
-                    numbers: std::slice::from_raw_parts_mut(numbers, self.shifted.numbers()),
-                });
+                let numbers = std::slice::from_raw_parts_mut(numbers, self.shifted.numbers());
+                let at = (image, [item, group], first);
+                (self.micro.conv.fill)(&mut self.image.fill(&self.shifted, args, self.channels, at, numbers));
                 let places = self.places.at::<T>(args.operands[0], args, [item, group]);
                 let places = places.offset(first as isize * self.places.stride(3));
                 let lines = if self.is_linear {
@@ -198,7 +180,7 @@ impl<T: Number> Executable for ByLines<T> {
                 self.multiply(image, lines, (vectors, sums), rows * self.width);
             }
             for i in 0..self.sums() {
-                let sum = tree(std::slice::from_raw_parts_mut(vectors.add(i * lanes), lanes));
+                let sum = tree(std::slice::from_raw_parts_mut(vectors.add(i * lanes), lanes), T::plus);
                 *sums.add(i) = (*sums.add(i)).plus(sum);
             }
         }

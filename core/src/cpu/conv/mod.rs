@@ -22,6 +22,7 @@ use crate::program::kernel::{Args, Convolution, ConvolutionPart, Executable, Lay
 use channels::ByChannels;
 use lines::ByLines;
 use places::Places;
+use shifted::{Fill, Shifted};
 
 /// Bytes of the copy of an image in scratch, about, at most: part of a second-level cache.
 const SCRATCH: usize = 384 << 10;
@@ -87,6 +88,25 @@ impl Operand {
         let inner = inner as isize * self.stride(1);
         // SAFETY: as our caller promised.
         unsafe { operand.cast::<T>().cast_const().offset(offset + outer as isize * self.stride(0) + inner) }
+    }
+
+    /// What lays out an image, operand 1, through this layout: where to, of which item and group, from which row of
+    /// places on.
+    ///
+    /// # Safety
+    /// The operand is as the layout says.
+    unsafe fn fill<'s, T>(
+        &self,
+        shifted: &'s Shifted,
+        args: &Args<'_>,
+        channels: usize,
+        (dst, of, first): (*mut T, [usize; 2], usize),
+        numbers: &'s mut [isize],
+    ) -> Fill<'s, T> {
+        // SAFETY: as our caller promised.
+        let (src, ends) = unsafe { (self.at(args.operands[1], args, of), self.ends(args.operands[1], args)) };
+        let strides = [2, 3, 4].map(|axis| self.stride(axis));
+        Fill { shifted, dst, src, strides, channels, ends, first, numbers }
     }
 
     /// The first and the last element.

@@ -5,7 +5,7 @@
 //! so: places that lie a spread apart see the same taps, and each such part is a convolution of the image as it is.
 
 use super::phase::{Weave, phase};
-use super::shifted::{Fill, Shifted};
+use super::shifted::Shifted;
 use super::tile::{AHEAD, Strip, WIDEST};
 use super::{CHUNK_WORK, CHUNKS, Operand, Units, band, carve, carved, even};
 use crate::cpu::isa::Isa;
@@ -212,7 +212,6 @@ impl<T: Element> Executable for Places<T> {
     }
 
     unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
-        let stride = |axis| self.image.stride(axis);
         for unit in chunk * self.per..((chunk + 1) * self.per).min(self.count()) {
             let (item, group, first, rows) = self.units.of(unit);
             // SAFETY: the layouts stay within the operands, the result is contiguous, and scratch is as large as asked.
@@ -224,16 +223,9 @@ impl<T: Element> Executable for Places<T> {
                 let before = (item * self.units.groups + group) * self.outputs * self.places;
                 let out = args.operands[2].cast::<T>().add(before);
                 for (number, part) in self.parts.iter().enumerate() {
-                    (self.micro.conv.fill)(&mut Fill {
-                        shifted: &part.shifted,
-                        dst: image,
-                        src: self.image.at(args.operands[1], args, [item, group]),
-                        strides: [stride(2), stride(3), stride(4)],
-                        channels: self.channels,
-                        ends: self.image.ends(args.operands[1], args),
-                        first,
-                        numbers: std::slice::from_raw_parts_mut(numbers, part.shifted.numbers()),
-                    });
+                    let numbers = std::slice::from_raw_parts_mut(numbers, part.shifted.numbers());
+                    let at = (image, [item, group], first);
+                    (self.micro.conv.fill)(&mut self.image.fill(&part.shifted, args, self.channels, at, numbers));
                     let operands = (image.cast_const(), kernel);
                     if self.beside() == 0 {
                         self.sums(part, operands, out.add(first * self.width), self.places, rows * self.width);

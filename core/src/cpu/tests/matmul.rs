@@ -3,6 +3,7 @@
 use smallvec::{SmallVec, smallvec};
 use tapeflow_ir::DType;
 
+use super::super::isa::Isa;
 use super::{Buffer, Rng, compile, isas, run};
 use crate::program::kernel::{Dims, Kernel, Layout, Matmul, Shifts, Strides};
 
@@ -160,6 +161,23 @@ fn strides_with_gaps_and_long_sums() {
     }
 }
 
+/// A product of drawn operands, each by rows or by columns, with its buffers and the bits of its result.
+fn multiplied(
+    rng: &mut Rng,
+    (isa, dtype): (Isa, DType),
+    [m, n, k]: [usize; 3],
+    [a_by_columns, b_by_columns]: [bool; 2],
+) -> (Matmul, [Buffer; 3], Vec<u64>) {
+    let (a, a_len) = layout(&[], m, k, a_by_columns, false);
+    let (b, b_len) = layout(&[], k, n, b_by_columns, false);
+    let mut buffers =
+        [Buffer::random(rng, dtype, a_len, false), Buffer::random(rng, dtype, b_len, false), Buffer::new(dtype, m * n)];
+    let whole = matmul(dtype, &[], [m, n, k], a, b);
+    run(&*compile(Kernel::Matmul(whole.clone()), isa), &mut buffers, &[]).unwrap();
+    let expected = bits(&buffers[2]);
+    (whole, buffers, expected)
+}
+
 /// Each element has the same bits, however the product around it is cut: in a tile, at an edge, in the plain loops.
 #[test]
 fn bits_do_not_depend_on_the_cut() {
@@ -167,16 +185,8 @@ fn bits_do_not_depend_on_the_cut() {
     for (isa, dtype) in isas().into_iter().flat_map(|isa| [(isa, DType::F32), (isa, DType::F64)]) {
         for (m, n, k) in [(37, 113, 300), (20, 70, 40), (70, 130, 1024)] {
             for by_columns in 0..4 {
-                let (a, a_len) = layout(&[], m, k, by_columns & 1 == 1, false);
-                let (b, b_len) = layout(&[], k, n, by_columns & 2 == 2, false);
-                let mut buffers = [
-                    Buffer::random(&mut rng, dtype, a_len, false),
-                    Buffer::random(&mut rng, dtype, b_len, false),
-                    Buffer::new(dtype, m * n),
-                ];
-                let whole = matmul(dtype, &[], [m, n, k], a.clone(), b.clone());
-                run(&*compile(Kernel::Matmul(whole.clone()), isa), &mut buffers, &[]).unwrap();
-                let expected = bits(&buffers[2]);
+                let by_columns = [by_columns & 1 == 1, by_columns & 2 == 2];
+                let (whole, mut buffers, expected) = multiplied(&mut rng, (isa, dtype), [m, n, k], by_columns);
                 for (i, rows, j, cols) in [
                     (0, 1, 0, n),
                     (3, m - 3, 0, n),
@@ -187,8 +197,8 @@ fn bits_do_not_depend_on_the_cut() {
                     (8, 2, 16, 2),
                 ] {
                     let mut part = Matmul { m: smallvec![rows], n: smallvec![cols], ..whole.clone() };
-                    part.a.offset += i as isize * a.strides[0];
-                    part.b.offset += j as isize * b.strides[1];
+                    part.a.offset += i as isize * whole.a.strides[0];
+                    part.b.offset += j as isize * whole.b.strides[1];
                     buffers[2] = Buffer::new(dtype, rows * cols);
                     run(&*compile(Kernel::Matmul(part), isa), &mut buffers, &[]).unwrap();
                     for (at, bits) in bits(&buffers[2]).into_iter().enumerate() {
@@ -208,19 +218,10 @@ fn few_rows_have_the_bits_of_many() {
     for (isa, dtype) in isas().into_iter().flat_map(|isa| [(isa, DType::F32), (isa, DType::F64)]) {
         for (m, n, k) in [(21, 300, 70), (12, 131, 513), (30, 16, 257), (40, 1, 130)] {
             for turned in [false, true] {
-                let (a, a_len) = layout(&[], m, k, false, false);
-                let (b, b_len) = layout(&[], k, n, turned, false);
-                let mut buffers = [
-                    Buffer::random(&mut rng, dtype, a_len, false),
-                    Buffer::random(&mut rng, dtype, b_len, false),
-                    Buffer::new(dtype, m * n),
-                ];
-                let whole = matmul(dtype, &[], [m, n, k], a.clone(), b.clone());
-                run(&*compile(Kernel::Matmul(whole.clone()), isa), &mut buffers, &[]).unwrap();
-                let expected = bits(&buffers[2]);
+                let (whole, mut buffers, expected) = multiplied(&mut rng, (isa, dtype), [m, n, k], [false, turned]);
                 for rows in 1..=9 {
                     let mut part = Matmul { m: smallvec![rows], ..whole.clone() };
-                    part.a.offset += 3 * a.strides[0];
+                    part.a.offset += 3 * whole.a.strides[0];
                     buffers[2] = Buffer::new(dtype, rows * n);
                     run(&*compile(Kernel::Matmul(part), isa), &mut buffers, &[]).unwrap();
                     assert_eq!(bits(&buffers[2]), expected[3 * n..][..rows * n], "{rows} of {whole:?} on {isa}");
