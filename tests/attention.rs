@@ -152,14 +152,20 @@ fn no_matrix_of_weights_lies_in_memory() -> Result<()> {
 
 #[test]
 fn half_precision_is_computed_in_f32_and_rounded_once() -> Result<()> {
-    let x = operands(&[2, 2], [20, 20, 16, 16])?;
-    for dtype in [DType::F16, DType::BF16] {
-        let narrow: Vec<Tensor> = x.iter().map(|x| x.cast(dtype)).collect();
-        let again: Vec<Tensor> = narrow.iter().map(|x| x.cast(DType::F32)).collect();
-        let found = causal_attention(&narrow[0], &narrow[1], &narrow[2]);
-        let expected = causal_attention(&again[0], &again[1], &again[2]).cast(dtype);
-        assert_eq!(found.dtype(), dtype);
-        assert_eq!(found.cast(DType::F32).to_vec::<f32>()?, expected.cast(DType::F32).to_vec::<f32>()?);
+    let x = operands(&[2, 2], [20, 30, 16, 16])?;
+    for ((name, attend), dtype) in MASKS.into_iter().flat_map(|mask| [(mask, DType::F16), (mask, DType::BF16)]) {
+        let narrow: Vec<Tensor> = x[..4].iter().map(|x| x.cast(dtype)).collect();
+        Tensor::realize_all(&narrow.iter().collect::<Vec<_>>())?;
+        let wide: Vec<Tensor> = narrow.iter().map(|x| x.cast(DType::F32)).collect();
+        let (found, expected) = (attend(&narrow), attend(&wide));
+        let gradients = |y: &Tensor, x: &[Tensor]| grad_with(y, Some(&x[3]), &x[..3].iter().collect::<Vec<_>>());
+        let found: Vec<Tensor> = [vec![found.clone()], gradients(&found, &narrow)?].concat();
+        let expected: Vec<Tensor> = [vec![expected.clone()], gradients(&expected, &wide)?].concat();
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(found.dtype(), dtype, "{name}");
+            let expected = expected.cast(dtype).cast(DType::F32).to_vec::<f32>()?;
+            assert_eq!(found.cast(DType::F32).to_vec::<f32>()?, expected, "{name} {dtype}");
+        }
     }
     Ok(())
 }

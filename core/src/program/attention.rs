@@ -1,5 +1,7 @@
 //! What attention in one pass computes, forward and backward. Owns the descriptions; knows no blocks.
 
+use tapeflow_ir::DType;
+
 use super::kernel::{Dims, Layout};
 
 /// Which keys a query sees.
@@ -13,13 +15,15 @@ pub enum Mask {
     Cached,
 }
 
-/// `y = softmax(q kᵀ / √D) v` over the keys that each query sees, in f32.
+/// `y = softmax(q kᵀ / √D) v` over the keys that each query sees, computed in f32.
 ///
 /// Operands: 0 q, 1 k, 2 v, then with [`Mask::Cached`] the places, i64, contiguous `(B,)`, then the result, which is
 /// flat: y in the order (B, T, H, E), H the last batch axis and B those before it; behind it, in the order (B, H, T),
 /// the logarithm of the sum that each row of weights was divided by. Keys that no query sees are not read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attention {
+    /// Of q, k and v: f32, or half precision, which is widened as it is read.
+    pub dtype: DType,
     /// Batch axes, the same for all operands.
     pub batch: Dims,
     /// Queries of an item, T.
@@ -40,7 +44,7 @@ pub struct Attention {
     pub v: Layout,
 }
 
-/// The cotangents of q, k and v for that of y.
+/// The cotangents of q, k and v for that of y; all in f32.
 ///
 /// Operands: 0 q, 1 k, 2 v, 3 the result of [`Attention`], 4 the cotangent of y, then with [`Mask::Cached`] the places,
 /// then the result, which is flat: the cotangents of q, k and v, each in the order (B, lines, H, elements).
@@ -69,11 +73,13 @@ impl Attention {
         self.items() * if self.mask == Mask::Causal { t * (s - t) + t * (t + 1) / 2 } else { t * s }
     }
 
-    /// Whether the layouts have as many axes as there are, and there is a key for each query where there must be.
+    /// Whether the layouts have as many axes as there are, there is a key for each query where there must be, and the
+    /// dtype is one of those.
     pub fn is_well_formed(&self) -> bool {
         let rank = self.batch.len() + 2;
         let causal = self.mask != Mask::Causal || self.queries <= self.keys;
         let cached = self.mask != Mask::Cached || !self.batch.is_empty();
-        [&self.q, &self.k, &self.v].iter().all(|layout| layout.strides.len() == rank) && causal && cached
+        let float = self.dtype == DType::F32 || self.dtype.is_half();
+        [&self.q, &self.k, &self.v].iter().all(|layout| layout.strides.len() == rank) && causal && cached && float
     }
 }

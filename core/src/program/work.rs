@@ -129,7 +129,7 @@ pub(crate) fn work(kernel: &Kernel, operands: &[usize]) -> Work {
 
 /// Two products, and for each pair a product by the scale, a difference, `exp`, and a term of the sum.
 fn attention_work(of: &Attention, operands: &[usize]) -> Work {
-    let (size, extents) = (size_of::<f32>() as u64, |lines: usize, n: usize| [&of.batch[..], &[lines, n]].concat());
+    let (size, extents) = (of.dtype.size() as u64, |lines: usize, n: usize| [&of.batch[..], &[lines, n]].concat());
     let parts = [
         (extents(of.queries, of.depth), &of.q),
         (extents(of.keys, of.depth), &of.k),
@@ -139,7 +139,7 @@ fn attention_work(of: &Attention, operands: &[usize]) -> Work {
     let (pairs, results) = (of.pairs() as u64, of.result() as u64);
     Work {
         read: read.sum(),
-        written: (results + (of.items() * of.queries) as u64) * size,
+        written: (results + (of.items() * of.queries) as u64) * size_of::<f32>() as u64,
         flops: pairs * (2 * (of.depth + of.width) as u64 + 4) + results,
     }
 }

@@ -3,11 +3,13 @@
 
 use std::fmt;
 
+use tapeflow_ir::DType;
+
 use super::rows::{Dots, Move, Weights};
-use super::{CHUNK_WORK, KEYS, Panels, Scratch, Shape, Side, Strip};
+use super::{CHUNK_WORK, KEYS, Lines, Operand, Panels, Scratch, Shape, Side, Strip};
 use crate::cpu::CompileError;
 use crate::cpu::isa::Isa;
-use crate::cpu::micro::{Element, Tile};
+use crate::cpu::micro::Tile;
 use crate::cpu::vector::{Primitive, select};
 use crate::program::kernel::{Args, AttentionVjp, Executable, Mask, RunError};
 
@@ -45,10 +47,10 @@ struct Sums {
 
 /// Where an item's operands and results begin.
 struct Item {
-    q: *const f32,
-    k: *const f32,
-    v: *const f32,
-    given: *const f32,
+    q: Lines,
+    k: Lines,
+    v: Lines,
+    given: Lines,
     logs: *const f32,
     /// Cotangents of q (or part of them), k and v, and from line to line of each.
     results: [(*mut f32, usize); 3],
@@ -58,13 +60,16 @@ struct Item {
 
 impl Backward {
     /// # Errors
-    /// [`CompileError::Malformed`] for layouts of another rank.
+    /// [`CompileError::Malformed`] for layouts of another rank, and half precision.
     pub fn new(vjp: &AttentionVjp, isa: Isa) -> Result<Backward, CompileError> {
-        let of = Shape::new(&vjp.of, f32::micro(isa))?;
+        let of = Shape::new(&vjp.of, isa)?;
         if vjp.cotangent.strides.len() != vjp.of.batch.len() + 2 {
             return Err(CompileError::Malformed("a cotangent's layout has the axes of what it belongs to"));
         }
-        let given = Side::new(&vjp.of.batch, &vjp.cotangent);
+        if vjp.of.dtype != DType::F32 {
+            return Err(CompileError::Malformed("cotangents of attention are those of operands in f32"));
+        }
+        let given = Side::new(&vjp.of.batch, &vjp.cotangent, DType::F32, isa);
         let per = of.items_of_chunk(CHUNK_WORK / 2);
         let blocks = if of.items < SPLIT { of.keys.div_ceil(KEYS).max(1) } else { 1 };
         let [dots, weights, moves] = [select::<Dots>(isa), select::<Weights<'static>>(isa), select::<Move>(isa)];
@@ -119,7 +124,9 @@ impl Backward {
         let [columns_k, columns_v, rows_k, rows_q, rows_given, scores, weights, sums_k, sums_v, sums_q, dots] = parts;
         // SAFETY: as our caller promised; scratch is as large as its parts.
         unsafe {
-            let read = |side: &Side, operand: usize| side.of(args.operands[operand], item, args.scalars);
+            let read = |side: &Side, number: usize, lines: usize, elements: usize| {
+                side.lines(&Operand::new(args, number, item), (0, lines), elements, std::ptr::null_mut())
+            };
             let (seen, forward) = (of.seen(item, args, 5), args.operands[3].cast::<f32>());
             let result = self.result(args);
             let own = match self.blocks {
@@ -135,10 +142,10 @@ impl Backward {
                 (result.add(from + start), line)
             };
             let at = Item {
-                q: read(&of.q, 0),
-                k: read(&of.k, 1),
-                v: read(&of.v, 2),
-                given: read(&self.given, 4),
+                q: read(&of.q, 0, of.queries, of.depth),
+                k: read(&of.k, 1, of.keys, of.depth),
+                v: read(&of.v, 2, of.keys, of.width),
+                given: read(&self.given, 4, of.queries, of.width),
                 logs: forward.add((of.items * of.width + item) * of.queries),
                 results: [own, place(q, of.keys, of.depth), place(q + k, of.keys, of.width)],
                 begins: from,
@@ -147,7 +154,7 @@ impl Backward {
             Dots {
                 rows: of.queries,
                 n: of.width,
-                a: (at.given, self.given.line, self.given.element),
+                a: (at.given.at, at.given.line, at.given.element),
                 b: (forward.add(start), line),
                 to: dots,
             }
@@ -162,28 +169,26 @@ impl Backward {
                 for sums in [sums_k, sums_v] {
                     sums.at.write_bytes(0, keys * sums.pitch);
                 }
-                let (k, v) = (at.k.offset(key as isize * of.k.line), at.v.offset(key as isize * of.v.line));
-                let by_key = of.pack(columns_k, k, (of.k.element, of.k.line), of.depth, used);
-                let by_value = of.pack(columns_v, v, (of.v.element, of.v.line), of.width, used);
-                let k = of.lines(rows_k, k, &of.k, used, of.depth, false);
+                let by_key = of.columns(columns_k, at.k.from(key), of.depth, used);
+                let by_value = of.columns(columns_v, at.v.from(key), of.width, used);
+                let k = of.rows(rows_k, at.k.from(key), used, of.depth, false);
                 for query in (0..of.queries).step_by(of.strip()) {
                     let rows = of.strip().min(of.queries - query);
                     let strip = Strip { seen, query, rows, key, keys: used, pitch: of.pitch() };
                     if strip.end() == 0 && key > at.begins {
                         continue;
                     }
-                    let q = at.q.offset(query as isize * of.q.line);
-                    let given = at.given.offset(query as isize * self.given.line);
-                    of.scores(&strip, of.depth, q, (of.q.line, of.q.element), &by_key, scores);
-                    of.scores(&strip, of.width, given, (self.given.line, self.given.element), &by_value, weights);
+                    let (q, given) = (at.q.from(query), at.given.from(query));
+                    of.scores(&strip, of.depth, q, &by_key, scores);
+                    of.scores(&strip, of.width, given, &by_value, weights);
                     let (logs, dots) = (at.logs.add(query), dots.add(query));
                     let scale = of.scale;
                     let height = of.micro.height();
                     Weights { strip: &strip, height, scores, weights, scale, logs, dots }.run(self.weights);
                     // `scores` are now the cotangents of scores.
                     self.queries(&strip, &k, scores, sums_q, &at);
-                    let q = of.lines(rows_q, q, &of.q, rows, of.depth, true);
-                    let given = of.lines(rows_given, given, &self.given, rows, of.width, true);
+                    let q = of.rows(rows_q, q, rows, of.depth, true);
+                    let given = of.rows(rows_given, given, rows, of.width, true);
                     self.keys(&strip, weights, &given, sums_v);
                     self.keys(&strip, scores, &q, sums_k);
                 }

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::rows::{Finish, Softmax};
-use super::{CHUNK_WORK, KEYS, Scratch, Shape, Strip};
+use super::{CHUNK_WORK, KEYS, Operand, Scratch, Shape, Strip};
 use crate::cpu::CompileError;
 use crate::cpu::isa::Isa;
-use crate::cpu::micro::{Element, Tile};
+use crate::cpu::micro::Tile;
 use crate::cpu::vector::{Primitive, select};
 use crate::program::kernel::{Args, Attention, Executable, Mask, RunError};
 
@@ -32,9 +32,9 @@ impl fmt::Debug for Forward {
 
 impl Forward {
     /// # Errors
-    /// [`CompileError::Malformed`] for layouts of another rank.
+    /// [`CompileError::Malformed`] for layouts of another rank and other dtypes.
     pub fn new(of: &Attention, isa: Isa) -> Result<Forward, CompileError> {
-        let of = Shape::new(of, f32::micro(isa))?;
+        let of = Shape::new(of, isa)?;
         let blocks = of.queries.div_ceil(QUERIES);
         let per = match blocks {
             0 | 1 => of.items_of_chunk(CHUNK_WORK),
@@ -43,14 +43,19 @@ impl Forward {
         Ok(Forward { of, blocks, per, softmax: select::<Softmax<'static>>(isa), finish: select::<Finish>(isa) })
     }
 
-    /// Elements of keys, values, a strip, its sums of values, and each query's largest score and sum.
-    fn parts(&self) -> [usize; 5] {
+    /// Elements of keys, values, a strip, its sums of values, each query's largest score and sum, and of what is
+    /// widened: queries of a strip; keys, then values.
+    fn parts(&self) -> [usize; 7] {
         let of = &self.of;
         let keys = KEYS.min(of.keys);
         // Sums of values wait for further keys if there are more than a block.
         let waiting = if of.keys > KEYS { QUERIES.min(of.queries) } else { of.strip() };
         let width = of.panels(of.width).1;
-        [of.panels(keys).1 * of.depth, keys * width, of.strip() * of.pitch(), waiting * width, waiting]
+        let (queries, lines) = match of.k.widen {
+            Some(_) => (of.strip() * of.depth, keys * of.depth.max(of.width)),
+            None => (0, 0),
+        };
+        [of.panels(keys).1 * of.depth, keys * width, of.strip() * of.pitch(), waiting * width, waiting, queries, lines]
     }
 
     /// Queries `from..to` of an item.
@@ -59,10 +64,7 @@ impl Forward {
     /// As for `run_chunk`.
     unsafe fn item(&self, item: usize, (from, to): (usize, usize), args: &Args<'_>, scratch: *mut f32) {
         let of = &self.of;
-        let [q, k, v] = [(&of.q, 0), (&of.k, 1), (&of.v, 2)].map(|(side, operand)| {
-            // SAFETY: as our caller promised.
-            unsafe { side.of(args.operands[operand], item, args.scalars) }
-        });
+        let [q, k, v] = [0, 1, 2].map(|number| Operand::new(args, number, item));
         let cached = of.mask == Mask::Cached;
         // SAFETY: as our caller promised; the result is y and then a logarithm for each query.
         unsafe {
@@ -71,17 +73,17 @@ impl Forward {
             let (start, line) = of.place(item, of.queries, of.width);
             let y = result.add(start);
             let logs = result.add((of.items * of.width + item) * of.queries);
-            let [a, b, c, d, e] = self.parts();
+            let [a, b, c, d, e, f, g] = self.parts();
             let mut scratch = Scratch(scratch);
-            let [packed_k, packed_v, scores, sums, largest, total] = [a, b, c, d, e, e].map(|n| scratch.take(n));
+            let parts = [a, b, c, d, e, e, f, g].map(|n| scratch.take(n));
+            let [packed_k, packed_v, scores, sums, largest, total, wide_q, wide] = parts;
             let (pitch, width) = (of.pitch(), of.panels(of.width).1);
             let (reach, height) = (seen.at(to - 1), of.micro.height());
             for key in (0..reach.max(1)).step_by(KEYS) {
                 let keys = KEYS.min(reach - key);
-                let k = k.offset(key as isize * of.k.line);
-                let k = of.pack(packed_k, k, (of.k.element, of.k.line), of.depth, keys);
-                let v =
-                    of.lines(packed_v, v.offset(key as isize * of.v.line), &of.v, keys, of.width, to - from <= height);
+                let k = of.columns(packed_k, of.k.lines(&k, (key, keys), of.depth, wide), of.depth, keys);
+                let v = of.v.lines(&v, (key, keys), of.width, wide);
+                let v = of.rows(packed_v, v, keys, of.width, to - from <= height);
                 for query in (from..to).step_by(of.strip()) {
                     let rows = of.strip().min(to - query);
                     let strip = Strip { seen, query, rows, key, keys, pitch };
@@ -91,14 +93,8 @@ impl Forward {
                     let waiting = if of.keys > KEYS { query - from } else { 0 };
                     let sums = sums.add(waiting * width);
                     let (largest, total) = (largest.add(waiting), total.add(waiting));
-                    of.scores(
-                        &strip,
-                        of.depth,
-                        q.offset(query as isize * of.q.line),
-                        (of.q.line, of.q.element),
-                        &k,
-                        scores,
-                    );
+                    let q = of.q.lines(&q, (query, rows), of.depth, wide_q);
+                    of.scores(&strip, of.depth, q, &k, scores);
                     for r in (0..rows).step_by(height) {
                         let rows = height.min(rows - r);
                         let end = strip.count(r + rows - 1);
@@ -150,8 +146,8 @@ impl Executable for Forward {
     }
 
     fn scratch_bytes(&self) -> usize {
-        let [a, b, c, d, e] = self.parts();
-        Scratch::bytes(&[a, b, c, d, e, e])
+        let [a, b, c, d, e, f, g] = self.parts();
+        Scratch::bytes(&[a, b, c, d, e, e, f, g])
     }
 
     fn cost(&self) -> u64 {

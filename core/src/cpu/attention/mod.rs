@@ -13,10 +13,14 @@ mod rows;
 pub use backward::Backward;
 pub use forward::Forward;
 
-use super::CompileError;
-use super::micro::{Micro, Tile};
+use tapeflow_ir::DType;
+
+use super::isa::Isa;
+use super::micro::{Element, Micro, Tile};
 use super::pack::Columns;
 use super::space::Walk;
+use super::vector::{Call, Primitive};
+use super::{CompileError, table};
 use crate::program::kernel::{Args, Attention, Layout, Mask};
 
 /// Keys of a block: their weights are summed before those of the next. Part of the arithmetic.
@@ -30,26 +34,82 @@ const PACKING: usize = 8;
 /// Elements that rows are worked on together: the longest vector's.
 const BLOCK: usize = super::vector::BLOCK;
 
-/// How an operand is read: from line to line and from element to element.
+/// How an operand is read: from line to line and from element to element, and what widens half precision.
 struct Side {
     items: Walk,
     line: isize,
     element: isize,
+    widen: Option<Primitive>,
 }
 
 impl Side {
-    fn new(batch: &[usize], layout: &Layout) -> Side {
+    fn new(batch: &[usize], layout: &Layout, dtype: DType, isa: Isa) -> Side {
         let [.., line, element] = layout.strides[..] else { unreachable!("invariant: a layout over lines") };
-        Side { items: Walk::new(batch, layout), line, element }
+        Side { items: Walk::new(batch, layout), line, element, widen: table::cast(isa, dtype, DType::F32) }
     }
 
-    /// The first element of an item.
+    /// The lines of an item from `first` on, `count` of them with `elements` elements: as they lie, or widened to `dst`.
     ///
     /// # Safety
-    /// The operand is the kernel's.
-    unsafe fn of(&self, base: *mut u8, item: usize, scalars: &[u64]) -> *const f32 {
+    /// The operand is the kernel's and has those lines; `dst` has room for them if they are widened.
+    unsafe fn lines(&self, of: &Operand<'_>, (first, count): (usize, usize), elements: usize, dst: *mut f32) -> Lines {
+        let at = self.items.offset(of.item) + self.items.shift(of.scalars) + first as isize * self.line;
+        let base = of.base.cast_const();
         // SAFETY: the layout stays within the operand.
-        unsafe { base.cast::<f32>().cast_const().offset(self.items.offset(item) + self.items.shift(scalars)) }
+        unsafe {
+            let Some(widen) = self.widen else {
+                return Lines { at: base.cast::<f32>().offset(at), line: self.line, element: self.element };
+            };
+            let src = base.cast::<u16>().offset(at);
+            let widened = |dst: *mut f32, src: *const u16, cols: usize| {
+                widen(&Call { dst: dst.cast(), src: [src.cast(); 3], step: [0; 3], rows: 1, cols });
+            };
+            match (self.line, self.element) {
+                (line, 1) if line == elements as isize => widened(dst, src, count * elements),
+                (line, 1) => {
+                    (0..count).for_each(|r| widened(dst.add(r * elements), src.offset(r as isize * line), elements));
+                }
+                (line, element) => {
+                    let mut block = [0; BLOCK];
+                    for (r, j) in (0..count).flat_map(|r| (0..elements).step_by(BLOCK).map(move |j| (r, j))) {
+                        let cols = BLOCK.min(elements - j);
+                        let src = src.offset(r as isize * line + j as isize * element);
+                        (0..cols).for_each(|l| block[l] = *src.offset(l as isize * element));
+                        widened(dst.add(r * elements + j), block.as_ptr(), cols);
+                    }
+                }
+            }
+        }
+        Lines { at: dst, line: elements as isize, element: 1 }
+    }
+}
+
+/// An item of an operand.
+#[derive(Clone, Copy)]
+struct Operand<'a> {
+    base: *mut u8,
+    item: usize,
+    scalars: &'a [u64],
+}
+
+impl<'a> Operand<'a> {
+    fn new(args: &Args<'a>, number: usize, item: usize) -> Operand<'a> {
+        Operand { base: args.operands[number], item, scalars: args.scalars }
+    }
+}
+
+/// Lines of an operand, in f32.
+#[derive(Clone, Copy)]
+struct Lines {
+    at: *const f32,
+    line: isize,
+    element: isize,
+}
+
+impl Lines {
+    /// Those from `number` on.
+    fn from(self, number: usize) -> Lines {
+        Lines { at: self.at.wrapping_offset(number as isize * self.line), ..self }
     }
 }
 
@@ -73,11 +133,11 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(of: &Attention, micro: &'static Micro<f32>) -> Result<Shape, CompileError> {
+    fn new(of: &Attention, isa: Isa) -> Result<Shape, CompileError> {
         if !of.is_well_formed() {
             return Err(CompileError::Malformed("attention's layouts have its batch axes, lines and elements"));
         }
-        let [q, k, v] = [&of.q, &of.k, &of.v].map(|layout| Side::new(&of.batch, layout));
+        let [q, k, v] = [&of.q, &of.k, &of.v].map(|layout| Side::new(&of.batch, layout, of.dtype, isa));
         Ok(Shape {
             items: of.items(),
             per_row: of.batch.iter().skip(1).product(),
@@ -91,7 +151,7 @@ impl Shape {
             q,
             k,
             v,
-            micro,
+            micro: f32::micro(isa),
         })
     }
 
@@ -118,7 +178,7 @@ impl Shape {
     /// What the queries of an item see; the places are operand `first`.
     ///
     /// # Safety
-    /// As for [`Side::of`].
+    /// The operands are the kernel's.
     unsafe fn seen(&self, item: usize, args: &Args<'_>, first: usize) -> Seen {
         let base = match self.mask {
             Mask::None => self.keys as i64,
@@ -147,24 +207,33 @@ impl Shape {
         self.panels(KEYS.min(self.keys)).1.next_multiple_of(BLOCK)
     }
 
-    /// Rows `(row, 1)` of `cols` columns as panels: as they lie, or packed to `dst`.
+    /// Lines of `cols` elements as rows of panels: as they lie, or packed to `dst`.
     ///
     /// # Safety
     /// `rows` rows can be read; `dst` has as many rows of panels as there are, if they are packed.
-    unsafe fn lines(&self, dst: *mut f32, src: *const f32, side: &Side, rows: usize, cols: usize, few: bool) -> Panels {
-        let contiguous = few || side.line == cols as isize;
-        if side.element == 1 && cols.is_multiple_of(self.micro.lanes) && contiguous {
+    unsafe fn rows(&self, dst: *mut f32, src: Lines, rows: usize, cols: usize, few: bool) -> Panels {
+        let contiguous = few || src.line == cols as isize;
+        if src.element == 1 && cols.is_multiple_of(self.micro.lanes) && contiguous {
             let vectors = self.panels(cols).0;
-            return Panels { at: src, vectors, next: vectors * self.micro.lanes, row: side.line };
+            return Panels { at: src.at, vectors, next: vectors * self.micro.lanes, row: src.line };
         }
         // SAFETY: as our caller promised.
-        unsafe { self.pack(dst, src, (side.line, side.element), rows, cols) }
+        unsafe { self.pack(dst, src.at, (src.line, src.element), rows, cols) }
+    }
+
+    /// Lines of `k` elements as columns of panels, packed to `dst`.
+    ///
+    /// # Safety
+    /// As for `rows`.
+    unsafe fn columns(&self, dst: *mut f32, src: Lines, k: usize, cols: usize) -> Panels {
+        // SAFETY: as our caller promised.
+        unsafe { self.pack(dst, src.at, (src.element, src.line), k, cols) }
     }
 
     /// Packs `k` rows of `cols` columns that lie `step` apart.
     ///
     /// # Safety
-    /// As for `lines`.
+    /// As for `rows`.
     unsafe fn pack(&self, dst: *mut f32, src: *const f32, step: (isize, isize), k: usize, cols: usize) -> Panels {
         let vectors = self.panels(cols).0;
         let width = vectors * self.micro.lanes;
@@ -207,12 +276,12 @@ impl Shape {
         }
     }
 
-    /// Scores of a strip, or what is made like them: rows of `a`, `step` apart, by columns of `b`, as far as they are
+    /// Scores of a strip, or what is made like them: lines of `a` by columns of `b`, as far as they are
     /// seen.
     ///
     /// # Safety
     /// As for `tile`.
-    unsafe fn scores(&self, strip: &Strip, k: usize, a: *const f32, step: (isize, isize), b: &Panels, c: *mut f32) {
+    unsafe fn scores(&self, strip: &Strip, k: usize, a: Lines, b: &Panels, c: *mut f32) {
         let (height, lanes) = (self.micro.height(), self.micro.lanes);
         let width = b.vectors * lanes;
         for (number, start) in (0..strip.end()).step_by(width).enumerate() {
@@ -223,8 +292,8 @@ impl Shape {
                 };
                 let tile = Tile {
                     k,
-                    a: a.wrapping_offset(r as isize * step.0),
-                    a_step: step,
+                    a: a.from(r).at,
+                    a_step: (a.line, a.element),
                     b: b.at,
                     b_step: b.row,
                     c: c.wrapping_add(r * strip.pitch + start),

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 use tapeflow_ir::DType;
+use tapeflow_ir::half::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
 
 use super::{Buffer, Rng, compile, isas, run};
 use crate::cpu::isa::Isa;
@@ -73,23 +74,36 @@ impl Case {
         }
     }
 
+    fn kernel(&self, dtype: DType) -> Attention {
+        let [b, h, queries, keys, depth, width] = self.extents;
+        let [q, k, v] = [0, 1, 2].map(|i| self.operands[i].1.clone());
+        Attention { dtype, batch: SmallVec::from_slice(&[b, h]), queries, keys, depth, width, mask: self.mask, q, k, v }
+    }
+
+    fn places(&self) -> Option<Buffer> {
+        (self.mask == Mask::Cached).then(|| Buffer::of(DType::I64, &self.first))
+    }
+
+    /// y with the logarithms, of operands of a dtype.
+    fn forward(&self, isa: Isa, dtype: DType, operands: &[Buffer]) -> Buffer {
+        let [b, h, t, .., e] = self.extents;
+        let mut buffers: Vec<Buffer> = operands.to_vec();
+        buffers.extend(self.places());
+        buffers.push(Buffer::new(DType::F32, b * h * t * (e + 1)));
+        run(&*compile(Kernel::Attention(self.kernel(dtype)), isa), &mut buffers, &[]).unwrap();
+        buffers.pop().unwrap()
+    }
+
     /// y with the logarithms, and the cotangents.
     fn run(&self, isa: Isa) -> [Vec<f32>; 2] {
         let [b, h, t, s, d, e] = self.extents;
-        let [q, k, v, cotangent] = [0, 1, 2, 3].map(|i| self.operands[i].1.clone());
-        let batch = SmallVec::from_slice(&[b, h]);
-        let of = Attention { batch, queries: t, keys: s, depth: d, width: e, mask: self.mask, q, k, v };
-        let places = (self.mask == Mask::Cached).then(|| Buffer::of(DType::I64, &self.first));
         let inputs: Vec<Buffer> = self.operands.iter().map(|(buffer, _)| buffer.clone()).collect();
-        let mut buffers: Vec<Buffer> = inputs[..3].to_vec();
-        buffers.extend(places.clone());
-        buffers.push(Buffer::new(DType::F32, b * h * t * (e + 1)));
-        run(&*compile(Kernel::Attention(of.clone()), isa), &mut buffers, &[]).unwrap();
-        let y = buffers.pop().unwrap();
+        let y = self.forward(isa, DType::F32, &inputs[..3]);
         let mut buffers: Vec<Buffer> = inputs[..3].iter().chain([&y, &inputs[3]]).cloned().collect();
-        buffers.extend(places);
+        buffers.extend(self.places());
         buffers.push(Buffer::new(DType::F32, b * h * (t * d + s * d + s * e)));
-        run(&*compile(Kernel::AttentionVjp(AttentionVjp { of, cotangent }), isa), &mut buffers, &[]).unwrap();
+        let vjp = AttentionVjp { of: self.kernel(DType::F32), cotangent: self.operands[3].1.clone() };
+        run(&*compile(Kernel::AttentionVjp(vjp), isa), &mut buffers, &[]).unwrap();
         [y.slice().to_vec(), buffers.pop().unwrap().slice().to_vec()]
     }
 
@@ -163,6 +177,32 @@ fn all_shapes_and_masks() {
             let forms = [Form::Plain, Form::Projected, Form::Transposed];
             for form in &forms[..if extents[3] > 200 { 1 } else { 3 }] {
                 Case::new(extents, mask, *form).verify();
+            }
+        }
+    }
+}
+
+#[test]
+fn half_precision_is_widened_as_it_is_read() {
+    let shapes = [[2, 3, 1, 40, 64, 64], [1, 2, 67, 67, 16, 17], [1, 1, 3, 600, 35, 20], [1, 1, 260, 700, 8, 24]];
+    let dtypes: [(DType, fn(f32) -> u16, fn(u16) -> f32); 2] =
+        [(DType::BF16, bf16_from_f32, bf16_to_f32), (DType::F16, f16_from_f32, f16_to_f32)];
+    for (extents, mask) in shapes.into_iter().flat_map(|s| [Mask::None, Mask::Causal, Mask::Cached].map(|m| (s, m))) {
+        for form in [Form::Plain, Form::Projected, Form::Transposed] {
+            let case = Case::new(extents, mask, form);
+            for (dtype, narrowed, widened) in dtypes {
+                let narrow: Vec<Vec<u16>> = case.operands[..3]
+                    .iter()
+                    .map(|(buffer, _)| buffer.slice::<f32>().iter().map(|&x| narrowed(x)).collect())
+                    .collect();
+                let again = |bits: &Vec<u16>| bits.iter().map(|&x| widened(x)).collect::<Vec<f32>>();
+                let wide: Vec<Buffer> = narrow.iter().map(|bits| Buffer::of(DType::F32, &again(bits))).collect();
+                let narrow: Vec<Buffer> = narrow.iter().map(|bits| Buffer::of(dtype, bits)).collect();
+                for isa in isas() {
+                    let found = case.forward(isa, dtype, &narrow).slice::<u32>().to_vec();
+                    let expected = case.forward(isa, DType::F32, &wide);
+                    assert_eq!(found, expected.slice::<u32>(), "{isa} {extents:?} {mask:?} {form:?} {dtype}");
+                }
             }
         }
     }

@@ -75,19 +75,11 @@ impl Primitive for Attention {
             let lines = &shape[shape.len() - 2..];
             *x = world.expand(*x, Shape::from([&batch[..], lines].concat()));
         }
-        // A cache of half precision would be converted whole for every token.
-        let converts = ty.dtype.is_half() && self.mask != Mask::Cached;
-        if ty.device.0 != Kind::Cpu || !(converts || ty.dtype == DType::F32) {
+        if ty.device.0 != Kind::Cpu || ty.dtype == DType::F64 {
             return composite::composite(world, &Operands::of(&inputs, self.mask), ty);
         }
-        if !converts {
-            return one_pass::one_pass(world, &Operands::of(&inputs, self.mask));
-        }
-        for x in &mut inputs[..3] {
-            *x = converted(world, *x, DType::F32);
-        }
-        let wide = one_pass::one_pass(world, &Operands::of(&inputs, self.mask));
-        converted(world, wide, ty.dtype)
+        let y = one_pass::one_pass(world, &Operands::of(&inputs, self.mask));
+        converted(world, y, ty.dtype)
     }
 
     fn lower(&self, _: &mut Lower<'_>) -> Result<(), Problem> {
@@ -99,7 +91,11 @@ impl Primitive for Attention {
     }
 }
 
+/// The value as `dtype`.
 fn converted(world: &mut World, x: Id, dtype: DType) -> Id {
+    if world.dtype(x) == dtype {
+        return x;
+    }
     let ty = TensorType { dtype, ..world.ty[x.index()].clone() };
     world.push(KernelOp::template(cast::template(dtype), 0), &[x], ty)
 }
@@ -177,8 +173,8 @@ pub fn attention(q: impl AsRef<Tensor>, k: impl AsRef<Tensor>, v: impl AsRef<Ten
 /// # Formula
 /// `softmax(q kᵀ / √D + mask) v`. Vaswani et al. 2017, arXiv:1706.03762.
 /// # Numerics
-/// On the CPU f32 is computed in one pass, without a matrix of weights in memory, forward and backward (Dao 2023,
-/// arXiv:2307.08691); f16 and bf16 are widened to f32 and the result is rounded once.
+/// On the CPU all but f64 is computed in one pass, without a matrix of weights in memory, forward and backward (Dao 2023,
+/// arXiv:2307.08691); f16 and bf16 are widened to f32 as they are read, and the result is rounded once.
 /// # Errors
 /// Shapes that do not fit, more queries than keys, integers, several dtypes.
 #[track_caller]
@@ -192,7 +188,7 @@ pub fn causal_attention(q: impl AsRef<Tensor>, k: impl AsRef<Tensor>, v: impl As
 /// `0..=first[b] + i`, as many of them as there are; a query that sees none gives NaN.
 ///
 /// What lies in the cache behind is not seen, whatever it is but NaN or ∞. The places are data: one program serves all,
-/// and on the CPU f32 that nobody sees is not read.
+/// and on the CPU what nobody sees is not read, unless it is f64.
 ///
 /// # Shapes
 /// `q: (B, …, T, D)`, `k: (B, …, S, D)`, `v: (B, …, S, E)`, `first: (B,)`, i64 → `(B, …, T, E)`

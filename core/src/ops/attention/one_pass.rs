@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 use tapeflow_ir::DType;
 
-use super::{Operands, composite};
+use super::{Operands, composite, converted};
 use crate::compile::differentiate::reverse;
 use crate::compile::fuse::Lower;
 use crate::compile::world::{Id, Ids, Vjp, World};
@@ -26,20 +26,20 @@ pub(crate) struct OnePass {
     mask: Mask,
 }
 
-/// Inputs q, k, v, the result of [`OnePass`], the cotangent of y, and with [`Mask::Cached`] the places; the result is
-/// that of [`kernel::AttentionVjp`].
+/// Inputs q, k, v in f32, the result of [`OnePass`], the cotangent of y, and with [`Mask::Cached`] the places; the result
+/// is that of [`kernel::AttentionVjp`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OnePassVjp {
     mask: Mask,
 }
 
-/// y, of operands in f32.
+/// y in f32, of operands in f32 or half precision.
 pub(super) fn one_pass(world: &mut World, operands: &Operands) -> Id {
     let &Operands { q, k, v, first, mask } = operands;
     let shape = result(world, q, v);
     let lines: usize = shape[..shape.len() - 1].iter().product();
     let inputs: Ids = [q, k, v].into_iter().chain(first).collect();
-    let ty = world.with_shape(q, Shape::from([shape.numel() + lines]));
+    let ty = TensorType { dtype: DType::F32, ..world.with_shape(q, Shape::from([shape.numel() + lines])) };
     let flat = world.push(OnePass { mask }, &inputs, ty);
     part(world, flat, 0, &shape)
 }
@@ -118,13 +118,15 @@ impl Primitive for OnePass {
         let cotangent = cotangent(cx.world, cx.cotangent, &shape);
         let parts = parts(cx.world, &inputs);
         let elements = parts.iter().map(|(_, shape)| shape.numel()).sum();
-        let ty = cx.world.with_shape(inputs[0], Shape::from([elements]));
+        let ty = TensorType { dtype: DType::F32, ..cx.world.with_shape(inputs[0], Shape::from([elements])) };
         let (given, places) = inputs.split_at(3);
-        let inputs: Ids = given.iter().copied().chain([cx.node, cotangent]).chain(places.iter().copied()).collect();
-        let flat = cx.world.push(OnePassVjp { mask: self.mask }, &inputs, ty);
+        let wide: Ids = given.iter().map(|&x| converted(cx.world, x, DType::F32)).collect();
+        let all: Ids = wide.into_iter().chain([cx.node, cotangent]).chain(places.iter().copied()).collect();
+        let flat = cx.world.push(OnePassVjp { mask: self.mask }, &all, ty);
         for (i, (start, shape)) in parts.iter().enumerate() {
             if cx.wants(i) {
                 let value = part(cx.world, flat, *start, shape);
+                let value = converted(cx.world, value, cx.world.dtype(given[i]));
                 cx.contribute(i, value);
             }
         }
@@ -150,6 +152,7 @@ fn described(cx: &mut Lower<'_>, mask: Mask) -> (kernel::Attention, Vec<Id>) {
     let (shape, values) = (cx.input_ty(0).shape.clone(), cx.input_ty(2).shape.clone());
     let rank = shape.len();
     let kernel = kernel::Attention {
+        dtype: cx.input_ty(0).dtype,
         batch: Dims::from_slice(&shape[..rank - 2]),
         queries: shape[rank - 2],
         keys: values[rank - 2],
