@@ -6,8 +6,9 @@ use std::fmt;
 
 use tapeflow_ir::DType;
 
+use super::blocks::{Parts, depth, portions};
 use super::isa::Isa;
-use super::matmul::{MatmulKernel, depth, portions};
+use super::matmul::MatmulKernel;
 use super::micro::Vector;
 use super::pairs::Pair;
 use super::pieces::Pieces;
@@ -25,8 +26,8 @@ pub struct FewRows {
     whole: MatmulKernel<f32>,
     a: Pieces<Pair>,
     b: Pieces<Pair>,
-    /// Columns of a chunk, and how many lie beside each other.
-    block: (usize, usize),
+    /// Columns of the chunks.
+    blocks: Parts,
     passing: ThinFn<Pair>,
     narrow: Primitive,
 }
@@ -52,14 +53,14 @@ impl FewRows {
             pieces.direct.is_some().then_some(pieces)
         };
         let (a, b) = (pieces(&whole.a)?, pieces(&whole.b)?);
-        let [_, block] = portions(m, n, terms * DType::BF16.size());
-        Some(FewRows { whole, a, b, block, passing, narrow: table::cast(isa, DType::F32, DType::BF16)? })
+        let [_, blocks] = portions(m, n, terms * DType::BF16.size(), true);
+        Some(FewRows { whole, a, b, blocks, passing, narrow: table::cast(isa, DType::F32, DType::BF16)? })
     }
 }
 
 impl Executable for FewRows {
     fn chunks(&self) -> usize {
-        self.whole.items() * self.block.1
+        self.whole.items() * self.blocks.count
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -71,10 +72,10 @@ impl Executable for FewRows {
     }
 
     unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
-        let (item, block) = (chunk / self.block.1, chunk % self.block.1);
+        let (item, block) = (chunk / self.blocks.count, chunk % self.blocks.count);
         let (m, n, terms) = self.whole.extents();
-        let first = block * self.block.0;
-        let end = n.min(first + self.block.0);
+        let (first, cols) = self.blocks.part(block);
+        let end = first + cols;
         let sums = scratch.as_mut_ptr().cast::<Pair>();
         let sides = [&self.whole.a, &self.whole.b];
         // SAFETY: the layouts stay within the operands, the result is contiguous and blocks do not overlap; the

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use tapeflow_ir::DType;
 
+use super::blocks::{DEPTH, Parts, depth, portions};
 use super::few::FewRows;
 use super::isa::Isa;
-use super::matmul::{Block, DEPTH, MatmulKernel, depth, portions};
+use super::matmul::{Block, MatmulKernel};
 use super::pairs::Pair;
 use super::pieces::{Computed, Pieces};
 use super::table;
@@ -22,6 +23,9 @@ use crate::program::kernel::{Args, Dims, Executable, Layout, Matmul, RunError, S
 /// again for every piece, so high ones are better where there are enough of them.
 const ROWS: [usize; 2] = [512, 256];
 const COLUMNS: usize = 192;
+/// Both are multiples of these, a tile's rows and a vector, so that pieces can be even.
+const LINES: usize = 8;
+const LANES: usize = 16;
 const ENOUGH: usize = 12;
 /// Multiplications of a chunk, about, where a product is small.
 const CHUNK_WORK: usize = 1 << 20;
@@ -54,9 +58,8 @@ struct HalfMatmul<T: 'static> {
     b: Pieces<T>,
     /// Whether rows are so few that a piece has all of the sums' terms.
     thin: bool,
-    /// Extents of a chunk, how many lie beside each other, and its items (1 unless an item is one of them).
-    block: (usize, usize),
-    blocks: (usize, usize),
+    /// The rows and columns of the chunks, and the items of one (1 unless an item is one of them).
+    blocks: [Parts; 2],
     per: usize,
     narrow: Primitive,
 }
@@ -105,17 +108,17 @@ impl<T: Computed> HalfMatmul<T> {
             b: layout([b_term, b_line]),
         };
         let piece = MatmulKernel::<T>::new(&piece, isa).in_panels((a.strides(), b.strides()));
-        let (rows, columns) = match thin {
-            true => (m, portions(m, n, terms * half.size())[1].0),
-            false => (a.lines, b.lines),
+        let blocks = match thin {
+            true => portions(m, n, terms * half.size(), !b.is_across()),
+            false => [(m, a.lines, LINES), (n, b.lines, LANES)]
+                .map(|(extent, most, grain)| Parts::new(extent, extent.div_ceil(most.max(1)), grain)),
         };
-        let blocks = (m.div_ceil(rows.max(1)), n.div_ceil(columns));
-        let per = match blocks {
-            (1, 1) => (CHUNK_WORK / (m * n * k.max(1)).max(1)).clamp(1, whole.items().max(1)),
+        let per = match blocks[0].count * blocks[1].count {
+            1 => (CHUNK_WORK / (m * n * k.max(1)).max(1)).clamp(1, whole.items().max(1)),
             _ => 1,
         };
         let narrow = table::cast(isa, DType::F32, half)?;
-        Some(HalfMatmul { whole, piece, k, a, b, thin, block: (rows, columns), blocks, per, narrow })
+        Some(HalfMatmul { whole, piece, k, a, b, thin, blocks, per, narrow })
     }
 
     /// Elements of scratch: both operands, the sums, the piece's own.
@@ -195,7 +198,8 @@ impl<T: Computed> HalfMatmul<T> {
 impl<T: Computed> Executable for HalfMatmul<T> {
     fn chunks(&self) -> usize {
         let (m, n, _) = self.whole.extents();
-        if m == 0 || n == 0 { 0 } else { self.whole.items().div_ceil(self.per) * self.blocks.0 * self.blocks.1 }
+        let blocks = self.blocks[0].count * self.blocks[1].count;
+        if m == 0 || n == 0 { 0 } else { self.whole.items().div_ceil(self.per) * blocks }
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -207,11 +211,12 @@ impl<T: Computed> Executable for HalfMatmul<T> {
     }
 
     unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
-        let (down, across) = self.blocks;
-        let (group, block) = (chunk / (down * across), chunk % (down * across));
+        let [down, across] = self.blocks;
+        let blocks = down.count * across.count;
+        let (group, block) = (chunk / blocks, chunk % blocks);
         let (m, n, _) = self.whole.extents();
-        let (i, j) = (block / across * self.block.0, block % across * self.block.1);
-        let (rows, cols) = ((i, self.block.0.min(m - i)), (j, self.block.1.min(n - j)));
+        let (rows, cols) = (down.part(block / across.count), across.part(block % across.count));
+        let (i, j) = (rows.0, cols.0);
         let mut at = scratch.as_mut_ptr().cast::<T>();
         let places = self.places().map(|elements| {
             let here = at;

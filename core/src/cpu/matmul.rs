@@ -1,5 +1,5 @@
-//! Matrix products: blocks cut by shape alone, each packing its own columns of `b`, and plain loops for tiny ones.
-//! Owns the cut and the order of the loops; the arithmetic is `micro`'s, the panels' formats are `pack`'s.
+//! Matrix products: blocks that each pack their own columns of `b`, and plain loops for tiny ones. Owns the order of the
+//! loops; the cut is that of `blocks`, the arithmetic is `micro`'s, the panels' formats are `pack`'s.
 //!
 //! Every element is a sum over `k` in blocks that depend on `k` alone, each a chain in order, the blocks' sums added in
 //! order. So its bits depend neither on the other extents nor on the cut. The loops are those of Goto & van de Geijn
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tapeflow_ir::DType;
 
 use super::CompileError;
+use super::blocks::{PACKING, Parts, SPLIT_WORK, depth, grid, portions};
 use super::half;
 use super::isa::Isa;
 use super::micro::{Element, Micro, Tile};
@@ -22,33 +23,16 @@ use super::vector::{Call, Primitive};
 use super::windows::{Lines, Panel, Side, pack_lines};
 use crate::program::kernel::{Args, Dims, Executable, Matmul, RunError};
 
-/// Multiplications of a block, about: enough to hide that each block packs its operands again, few enough to share out.
-const BLOCK_WORK: usize = 8 << 20;
-/// From this many on a product is cut in two.
-const SPLIT_WORK: usize = 4 << 20;
-/// Blocks of one product, about, at most.
-const BLOCKS: usize = 16;
-/// What it costs to read and pack an element of `b`, in multiplications: it counts where few rows use it.
-const PACKING: usize = 8;
 /// Up to this many multiplications, plain loops beat the set-up of panels.
 const TINY_WORK: usize = 256;
 /// Up to this many elements of the result, they beat packing vectors of which most is unused.
 const TINY_RESULT: usize = 4;
-/// Blocks are multiples of the largest tile: rows of the result by columns.
-const ROWS: usize = 8;
-const COLUMNS: usize = 48;
-/// Length of a block of `k`, at most: a panel of `b` is 24 KiB, which a first-level cache holds. Part of the
-/// arithmetic.
-pub const DEPTH: usize = 128;
-/// Rows of `a` that pass by a panel, at most: `DEPTH` columns of them stay in the second-level cache.
+/// Elements of the largest tile of any instruction set, row by row.
+const EDGE: usize = 8 * 48;
+/// Rows of `a` that pass by a panel, at most: a block of terms of them stays in the second-level cache.
 const HEIGHT: usize = 1024;
 /// The same where `a` lies along several axes, so that its rows are packed.
 const LINES: usize = 256;
-/// Bytes of `b` in a block of a thin product, about, at least; a product has up to `PORTIONS` blocks of more.
-const PORTION: usize = 64 << 10;
-const PORTIONS: usize = 16;
-/// Their columns are multiples of this.
-const PASSING: usize = 128;
 /// An operand `b` of at most so many bytes is not worth packing if its columns lie side by side.
 const SMALL: usize = 16 << 10;
 
@@ -76,9 +60,8 @@ pub(super) struct MatmulKernel<T: 'static> {
     items: usize,
     pub(super) a: Side,
     pub(super) b: Side,
-    /// Extents of a block, and how many lie beside each other.
-    block: (usize, usize),
-    blocks: (usize, usize),
+    /// The rows and columns of its blocks.
+    blocks: [Parts; 2],
     /// Items of a chunk; 1 unless an item is one block.
     per: usize,
     /// The plain loops, if they are to be used.
@@ -90,50 +73,10 @@ pub(super) struct MatmulKernel<T: 'static> {
 
 impl<T> fmt::Debug for MatmulKernel<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let MatmulKernel { m, n, k, items, block, per, tiny, .. } = self;
-        write!(f, "Matmul({items}x{m}x{n}x{k}, block {block:?}, {per} items, tiny {})", tiny.is_some())
+        let MatmulKernel { m, n, k, items, blocks: [rows, cols], per, tiny, .. } = self;
+        let blocks = (rows.count, cols.count);
+        write!(f, "Matmul({items}x{m}x{n}x{k}, blocks {blocks:?}, {per} items, tiny {})", tiny.is_some())
     }
-}
-
-/// `extent` in `parts` even parts that are multiples of `grain`: the size of a part, and how many there are.
-fn part(extent: usize, parts: usize, grain: usize) -> (usize, usize) {
-    let size = extent.div_ceil(parts.max(1)).next_multiple_of(grain).min(extent).max(1);
-    (size, extent.div_ceil(size))
-}
-
-/// The length of a block of `k`.
-pub fn depth(k: usize) -> usize {
-    part(k, k.div_ceil(DEPTH), 16).0
-}
-
-/// The blocks of a product: of all grids with about as many blocks as wanted, the one that reads and packs the least.
-fn grid(m: usize, n: usize, k: usize, b_lies_well: bool) -> [(usize, usize); 2] {
-    let work = (m + PACKING).saturating_mul(n).saturating_mul(k);
-    let least = if work >= SPLIT_WORK { 2 } else { 1 };
-    let wanted = work.div_ceil(BLOCK_WORK).clamp(least, BLOCKS);
-    let mut best = ([(m, 1), (n, 1)], f64::INFINITY);
-    for down in 1..=wanted {
-        let rows = part(m, down, ROWS);
-        let cols = part(n, wanted.div_ceil(rows.1.max(1)), COLUMNS);
-        // Every row of blocks packs all of `b`, every column of blocks reads all of `a`. Weights as measured.
-        let packing = if b_lies_well { 1.0 } else { 2.0 };
-        let packed = (cols.1 * m * k) as f64 * 0.3 + (rows.1 * n * k) as f64 * packing;
-        // Too few blocks keep threads idle; a remainder keeps all but one idle.
-        let blocks = rows.1 * cols.1;
-        let missing = wanted.saturating_sub(blocks) as f64 / wanted as f64;
-        let uneven = (rows.0 * rows.1 * cols.0 * cols.1) as f64 / (m * n).max(1) as f64;
-        let price = packed * uneven * (1.0 + 2.0 * missing);
-        if price < best.1 {
-            best = ([rows, cols], price);
-        }
-    }
-    best.0
-}
-
-/// The blocks of a thin product: long runs of memory, enough of them for threads to share them evenly.
-pub(super) fn portions(m: usize, n: usize, column: usize) -> [(usize, usize); 2] {
-    let bytes = n.saturating_mul(column);
-    [(m, 1), part(n, (bytes / PORTION).clamp(1, PORTIONS), PASSING)]
 }
 
 impl<T: Element> MatmulKernel<T> {
@@ -171,31 +114,19 @@ impl<T: Element> MatmulKernel<T> {
         let micro = T::micro(isa);
         let side = b.plain.is_some_and(|(col, row)| row == 1 || col == 1);
         let passes = side && a.plain.is_some() && m <= micro.height();
-        let [rows, cols] = match passes {
-            true => portions(m, n, k * size_of::<T>()),
-            false => grid(m, n, k, b.plain.is_some_and(|(col, _)| col == 1)),
+        let side_by_side = b.plain.is_some_and(|(col, _)| col == 1);
+        let blocks = match passes {
+            true => portions(m, n, k * size_of::<T>(), !side_by_side),
+            false => grid(m, n, k, side_by_side),
         };
-        let per = match rows.1 * cols.1 {
+        let per = match blocks[0].count * blocks[1].count {
             1 => (SPLIT_WORK / 2 / work.max(m.saturating_mul(n)).max(1)).clamp(1, items.max(1)),
             _ => 1,
         };
         let plain = a.plain.is_some() && b.plain.is_some();
         let is_tiny = m.saturating_mul(n).saturating_mul(k) <= TINY_WORK || m.saturating_mul(n) <= TINY_RESULT;
         let tiny = T::plain(isa).filter(|_| plain && is_tiny);
-        MatmulKernel {
-            m,
-            n,
-            k,
-            items,
-            a,
-            b,
-            block: (rows.0, cols.0),
-            blocks: (rows.1, cols.1),
-            per,
-            tiny,
-            passes,
-            micro,
-        }
+        MatmulKernel { m, n, k, items, a, b, blocks, per, tiny, passes, micro }
     }
 
     /// `(m, n, k)` of an item.
@@ -217,7 +148,8 @@ impl<T: Element> MatmulKernel<T> {
 
 impl<T: Element> Executable for MatmulKernel<T> {
     fn chunks(&self) -> usize {
-        if self.m == 0 || self.n == 0 { 0 } else { self.items.div_ceil(self.per) * self.blocks.0 * self.blocks.1 }
+        let blocks = self.blocks[0].count * self.blocks[1].count;
+        if self.m == 0 || self.n == 0 { 0 } else { self.items.div_ceil(self.per) * blocks }
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -234,10 +166,10 @@ impl<T: Element> Executable for MatmulKernel<T> {
     }
 
     unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
-        let (down, across) = self.blocks;
-        let (group, block) = (chunk / (down * across), chunk % (down * across));
-        let (i, j) = (block / across * self.block.0, block % across * self.block.1);
-        let (rows, cols) = (self.block.0.min(self.m - i), self.block.1.min(self.n - j));
+        let [down, across] = self.blocks;
+        let blocks = down.count * across.count;
+        let (group, block) = (chunk / blocks, chunk % blocks);
+        let ((i, rows), (j, cols)) = (down.part(block / across.count), across.part(block % across.count));
         let scratch = scratch.as_mut_ptr().cast::<T>();
         let shift = [&self.a, &self.b].map(|side| side.items.shift(args.scalars));
         for item in group * self.per..((group + 1) * self.per).min(self.items) {
@@ -426,6 +358,3 @@ impl<T: Element> MatmulKernel<T> {
         }
     }
 }
-
-/// Elements of the largest tile of any instruction set.
-const EDGE: usize = ROWS * COLUMNS;

@@ -3,6 +3,7 @@
 
 mod along;
 mod attention;
+mod blocks;
 mod code;
 mod conv;
 mod cost;

@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 
 use tapeflow_ir::DType;
 
+use super::blocks::DEPTH;
 use super::isa::Isa;
-use super::matmul::DEPTH;
 use super::micro::Element;
 use super::pack::prefetch;
 use super::pairs::{self, Pair};

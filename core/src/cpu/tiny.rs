@@ -1,7 +1,8 @@
 //! Tiny products: plain loops in the arithmetic of the micro-kernels, without their panels.
 //! Owns nothing but the loops; when to use them is `matmul`'s decision.
 
-use super::matmul::{DEPTH, Product, depth};
+use super::blocks::{DEPTH, depth};
+use super::matmul::Product;
 use super::micro::Number;
 use super::vector::{BLOCK, Body, Call};
 

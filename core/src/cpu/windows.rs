@@ -1,7 +1,7 @@
 //! Reading operands of products whose lines or sums run along several axes, as the windows of a convolution do.
 //! Owns the offsets of neighbouring lines and the panels packed through them; knows no arithmetic.
 
-use super::matmul::DEPTH;
+use super::blocks::DEPTH;
 use super::micro::Vector;
 use super::space::Walk;
 use crate::program::kernel::Layout;

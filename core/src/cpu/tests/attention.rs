@@ -185,8 +185,8 @@ fn all_shapes_and_masks() {
 #[test]
 fn half_precision_is_widened_as_it_is_read() {
     let shapes = [[2, 3, 1, 40, 64, 64], [1, 2, 67, 67, 16, 17], [1, 1, 3, 600, 35, 20], [1, 1, 260, 700, 8, 24]];
-    let dtypes: [(DType, fn(f32) -> u16, fn(u16) -> f32); 2] =
-        [(DType::BF16, bf16_from_f32, bf16_to_f32), (DType::F16, f16_from_f32, f16_to_f32)];
+    type Conversions = (DType, fn(f32) -> u16, fn(u16) -> f32);
+    let dtypes: [Conversions; 2] = [(DType::BF16, bf16_from_f32, bf16_to_f32), (DType::F16, f16_from_f32, f16_to_f32)];
     for (extents, mask) in shapes.into_iter().flat_map(|s| [Mask::None, Mask::Causal, Mask::Cached].map(|m| (s, m))) {
         for form in [Form::Plain, Form::Projected, Form::Transposed] {
             let case = Case::new(extents, mask, form);

@@ -1,0 +1,117 @@
+//! How a product is cut: its sums into blocks of terms, which are part of the arithmetic, its result into blocks for the
+//! pool. Owns these rules; they look at shapes alone, never at the number of threads.
+
+/// Multiplications of a block, about: enough to hide that each block packs its operands again, few enough to share out.
+const BLOCK_WORK: usize = 8 << 20;
+/// From this many on a product is cut in two.
+pub const SPLIT_WORK: usize = 4 << 20;
+/// Blocks of one product, about, at most.
+const BLOCKS: usize = 16;
+/// What it costs to read and pack an element of `b`, in rows: it counts where few use it.
+pub const PACKING: usize = 8;
+/// Blocks are multiples of so many rows and columns of the result: a tile's rows, and a vector.
+const ROWS: usize = 8;
+const COLUMNS: usize = 16;
+/// Length of a block of terms, at most: a panel of `b` is 36 KiB, which the first-level cache of a machine with the
+/// widest tiles holds, and twice a panel of narrower ones. Part of the arithmetic.
+pub const DEPTH: usize = 192;
+/// Bytes of `b` in a block of a product whose `b` passes by, about, at least; it has up to `PORTIONS` blocks of more.
+const PORTION: usize = 64 << 10;
+const PORTIONS: usize = 16;
+/// Their columns are multiples of this where columns lie side by side.
+const PASSING: usize = 128;
+
+/// An extent in parts, as even as can be: multiples of a grain, but for the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    extent: usize,
+    grain: usize,
+    pub count: usize,
+}
+
+impl Parts {
+    /// `count` parts, or as many as there are grains; one if there is nothing.
+    pub fn new(extent: usize, count: usize, grain: usize) -> Parts {
+        Parts { extent, grain, count: count.clamp(1, extent.div_ceil(grain).max(1)) }
+    }
+
+    /// Where a part begins, and its extent.
+    pub fn part(&self, number: usize) -> (usize, usize) {
+        let grains = self.extent.div_ceil(self.grain);
+        let start = |number: usize| (number * grains / self.count * self.grain).min(self.extent);
+        (start(number), start(number + 1) - start(number))
+    }
+
+    /// The extent of the largest part.
+    pub fn largest(&self) -> usize {
+        let grains = self.extent.div_ceil(self.grain);
+        (grains.div_ceil(self.count) * self.grain).min(self.extent)
+    }
+}
+
+/// The length of a block of `k` terms.
+pub fn depth(k: usize) -> usize {
+    Parts::new(k, k.div_ceil(DEPTH), 16).largest().max(1)
+}
+
+/// The rows and columns of a product's blocks: of all grids with about as many blocks as wanted, the one that takes least.
+pub fn grid(m: usize, n: usize, k: usize, side_by_side: bool) -> [Parts; 2] {
+    let work = (m + PACKING).saturating_mul(n).saturating_mul(k);
+    let least = if work >= SPLIT_WORK { 2 } else { 1 };
+    let wanted = work.div_ceil(BLOCK_WORK).clamp(least, BLOCKS);
+    let grids = (1..=wanted).map(|down| {
+        let rows = Parts::new(m, down, ROWS);
+        [rows, Parts::new(n, wanted.div_ceil(rows.count), COLUMNS)]
+    });
+    // In multiplications, as measured: every column of blocks reads all of `a`, every row of blocks packs all of `b`, and
+    // in the end threads wait for each other, the more so where a remainder keeps all but one idle.
+    let price = |[rows, cols]: &[Parts; 2]| {
+        let packing = if side_by_side { 12.0 } else { 24.0 };
+        let packed = (cols.count * m * k) as f64 * 1.5 + (rows.count * n * k) as f64 * packing;
+        let blocks = rows.count * cols.count;
+        let missing = blocks.next_multiple_of(wanted.next_power_of_two().min(4)) - blocks;
+        packed + (rows.largest() * cols.largest() * k) as f64 * (2 + missing) as f64
+    };
+    grids.min_by(|x, y| price(x).total_cmp(&price(y))).unwrap_or([Parts::new(m, 1, ROWS), Parts::new(n, 1, COLUMNS)])
+}
+
+/// The blocks of `m` rows and `n` columns whose `b` passes by, `column` bytes a column; `along`: each column lies along
+/// the terms.
+pub fn portions(m: usize, n: usize, column: usize, along: bool) -> [Parts; 2] {
+    let bytes = n.saturating_mul(column);
+    let grain = if along { COLUMNS } else { PASSING };
+    [Parts::new(m, 1, m.max(1)), Parts::new(n, (bytes / PORTION).clamp(1, PORTIONS), grain)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_an_extent_once() {
+        for (extent, count, grain) in
+            [(0, 3, 8), (1, 1, 8), (7, 9, 8), (512, 3, 8), (512, 6, 16), (2304, 16, 16), (50257, 16, 16), (100, 7, 1)]
+        {
+            let parts = Parts::new(extent, count, grain);
+            let mut end = 0;
+            for number in 0..parts.count {
+                let (start, len) = parts.part(number);
+                assert_eq!(start, end, "{parts:?}");
+                assert!(len <= parts.largest() && (extent == 0 || len > 0), "{parts:?}: {len}");
+                assert!(parts.largest() < len + 2 * grain, "{parts:?}: {len} is far from even");
+                assert!(start % grain == 0, "{parts:?}");
+                end += len;
+            }
+            assert_eq!(end, extent, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_of_terms_are_even_and_bounded() {
+        for k in [1usize, 15, 16, 191, 192, 193, 512, 768, 1000, 4096] {
+            let blocks = k.div_ceil(depth(k));
+            assert!(depth(k) <= DEPTH && depth(k) * blocks >= k, "{k} in blocks of {}", depth(k));
+            assert_eq!(blocks, k.div_ceil(DEPTH), "{k} in blocks of {}", depth(k));
+        }
+    }
+}
