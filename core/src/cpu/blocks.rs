@@ -1,5 +1,5 @@
-//! How a product is cut: its sums into blocks of terms, which are part of the arithmetic, its result into blocks for the
-//! pool. Owns these rules; they look at shapes alone, never at the number of threads.
+//! How a product is cut: its sums into blocks of terms, which are part of the arithmetic, its result into blocks for
+//! the pool. Owns these rules; they look at shapes alone, never at the number of threads.
 
 /// Multiplications of a block, about: enough to hide that each block packs its operands again, few enough to share out.
 const BLOCK_WORK: usize = 8 << 20;
@@ -9,9 +9,12 @@ pub const SPLIT_WORK: usize = 4 << 20;
 const BLOCKS: usize = 16;
 /// What it costs to read and pack an element of `b`, in rows: it counts where few use it.
 pub const PACKING: usize = 8;
-/// Blocks are multiples of so many rows and columns of the result: a tile's rows, and a vector.
+/// Blocks are multiples of the largest tile, rows of the result by columns; narrow ones, to be even, of its vectors.
 const ROWS: usize = 8;
-const COLUMNS: usize = 16;
+const COLUMNS: usize = 48;
+const VECTOR: usize = 16;
+/// From so many columns on a block is wide.
+const WIDE: usize = 192;
 /// Length of a block of terms, at most: a panel of `b` is 36 KiB, which the first-level cache of a machine with the
 /// widest tiles holds, and twice a panel of narrower ones. Part of the arithmetic.
 pub const DEPTH: usize = 192;
@@ -54,32 +57,36 @@ pub fn depth(k: usize) -> usize {
     Parts::new(k, k.div_ceil(DEPTH), 16).largest().max(1)
 }
 
-/// The rows and columns of a product's blocks: of all grids with about as many blocks as wanted, the one that takes least.
+/// The rows and columns of a product's blocks: of all grids with about as many blocks as wanted, the one that reads and
+/// packs the least.
 pub fn grid(m: usize, n: usize, k: usize, side_by_side: bool) -> [Parts; 2] {
     let work = (m + PACKING).saturating_mul(n).saturating_mul(k);
     let least = if work >= SPLIT_WORK { 2 } else { 1 };
     let wanted = work.div_ceil(BLOCK_WORK).clamp(least, BLOCKS);
+    // A remainder keeps all threads but one idle.
+    let wanted = wanted.next_multiple_of(wanted.next_power_of_two().min(4));
     let grids = (1..=wanted).map(|down| {
         let rows = Parts::new(m, down, ROWS);
-        [rows, Parts::new(n, wanted.div_ceil(rows.count), COLUMNS)]
+        let across = wanted.div_ceil(rows.count);
+        [rows, Parts::new(n, across, if n < WIDE * across { VECTOR } else { COLUMNS })]
     });
-    // In multiplications, as measured: every column of blocks reads all of `a`, every row of blocks packs all of `b`, and
-    // in the end threads wait for each other, the more so where a remainder keeps all but one idle.
     let price = |[rows, cols]: &[Parts; 2]| {
-        let packing = if side_by_side { 12.0 } else { 24.0 };
-        let packed = (cols.count * m * k) as f64 * 1.5 + (rows.count * n * k) as f64 * packing;
+        // Every row of blocks packs all of `b`, every column of blocks reads all of `a`. Weights as measured.
+        let packing = if side_by_side { 1.0 } else { 2.0 };
+        let packed = (cols.count * m * k) as f64 * 0.3 + (rows.count * n * k) as f64 * packing;
         let blocks = rows.count * cols.count;
-        let missing = blocks.next_multiple_of(wanted.next_power_of_two().min(4)) - blocks;
-        packed + (rows.largest() * cols.largest() * k) as f64 * (2 + missing) as f64
+        let missing = wanted.saturating_sub(blocks) as f64 / wanted as f64;
+        let uneven = (rows.largest() * cols.largest() * blocks) as f64 / (m * n).max(1) as f64;
+        packed * uneven * (1.0 + 2.0 * missing)
     };
-    grids.min_by(|x, y| price(x).total_cmp(&price(y))).unwrap_or([Parts::new(m, 1, ROWS), Parts::new(n, 1, COLUMNS)])
+    grids.min_by(|x, y| price(x).total_cmp(&price(y))).unwrap_or([Parts::new(m, 1, ROWS), Parts::new(n, 1, VECTOR)])
 }
 
 /// The blocks of `m` rows and `n` columns whose `b` passes by, `column` bytes a column; `along`: each column lies along
 /// the terms.
 pub fn portions(m: usize, n: usize, column: usize, along: bool) -> [Parts; 2] {
     let bytes = n.saturating_mul(column);
-    let grain = if along { COLUMNS } else { PASSING };
+    let grain = if along { VECTOR } else { PASSING };
     [Parts::new(m, 1, m.max(1)), Parts::new(n, (bytes / PORTION).clamp(1, PORTIONS), grain)]
 }
 

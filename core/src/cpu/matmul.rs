@@ -1,5 +1,5 @@
-//! Matrix products: blocks that each pack their own columns of `b`, and plain loops for tiny ones. Owns the order of the
-//! loops; the cut is that of `blocks`, the arithmetic is `micro`'s, the panels' formats are `pack`'s.
+//! Matrix products: blocks that each pack their own columns of `b`, and plain loops for tiny ones. Owns the order of
+//! the loops; the cut is that of `blocks`, the arithmetic is `micro`'s, the panels' formats are `pack`'s.
 //!
 //! Every element is a sum over `k` in blocks that depend on `k` alone, each a chain in order, the blocks' sums added in
 //! order. So its bits depend neither on the other extents nor on the cut. The loops are those of Goto & van de Geijn

@@ -48,7 +48,8 @@ impl Side {
         Side { items: Walk::new(batch, layout), line, element, widen: table::cast(isa, dtype, DType::F32) }
     }
 
-    /// The lines of an item from `first` on, `count` of them with `elements` elements: as they lie, or widened to `dst`.
+    /// The lines of an item from `first` on, `count` of them with `elements` elements: as they lie, or widened to
+    /// `dst`.
     ///
     /// # Safety
     /// The operand is the kernel's and has those lines; `dst` has room for them if they are widened.

@@ -173,8 +173,8 @@ pub fn attention(q: impl AsRef<Tensor>, k: impl AsRef<Tensor>, v: impl AsRef<Ten
 /// # Formula
 /// `softmax(q kᵀ / √D + mask) v`. Vaswani et al. 2017, arXiv:1706.03762.
 /// # Numerics
-/// On the CPU all but f64 is computed in one pass, without a matrix of weights in memory, forward and backward (Dao 2023,
-/// arXiv:2307.08691); f16 and bf16 are widened to f32 as they are read, and the result is rounded once.
+/// On the CPU all but f64 is computed in one pass, without a matrix of weights in memory, forward and backward (Dao
+/// 2023, arXiv:2307.08691); f16 and bf16 are widened to f32 as they are read, and the result is rounded once.
 /// # Errors
 /// Shapes that do not fit, more queries than keys, integers, several dtypes.
 #[track_caller]

@@ -26,8 +26,8 @@ pub(crate) struct OnePass {
     mask: Mask,
 }
 
-/// Inputs q, k, v in f32, the result of [`OnePass`], the cotangent of y, and with [`Mask::Cached`] the places; the result
-/// is that of [`kernel::AttentionVjp`].
+/// Inputs q, k, v in f32, the result of [`OnePass`], the cotangent of y, and with [`Mask::Cached`] the places; the
+/// result is that of [`kernel::AttentionVjp`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OnePassVjp {
     mask: Mask,
