@@ -5,7 +5,7 @@ use std::ops::{Add, Div, Mul, Sub};
 /// Adding 1.5·2²³ rounds to an integer and leaves it in the low mantissa bits, without a float-to-int conversion.
 pub const ROUND: f32 = 12_582_912.0;
 
-/// What the formulas of f32 are written over: one number, or sixteen in a register of code that is being made
+/// What the formulas of f32 are written over: one number, or those in a register of code that is being made
 /// (`code::record`). Constants are given by `of`.
 pub trait Real: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
     /// Result of a comparison.
@@ -31,10 +31,16 @@ pub trait Real: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Se
     /// `self · 2ᵏ` for `|k| <= 252`, rounded once where the result is subnormal; `shifted` is `k + ROUND`.
     #[inline(always)]
     fn scaled(self, shifted: Self) -> Self {
-        let k = integer(shifted);
-        let half = k.halved();
-        self * power_of_two::<Self>(half) * power_of_two::<Self>(k.minus(half))
+        scaled(self, shifted)
     }
+}
+
+/// [`Real::scaled`] by two products.
+#[inline(always)]
+pub fn scaled<R: Real>(x: R, shifted: R) -> R {
+    let k = integer(shifted);
+    let half = k.halved();
+    x * power_of_two::<R>(half) * power_of_two::<R>(k.minus(half))
 }
 
 /// The integer that was rounded into `x + ROUND`.

@@ -1,48 +1,59 @@
 //! Several registers of a row at once, their operations taking turns: a formula is one long chain, and a processor
 //! looks only so far ahead for other work. Owns how many, and the order.
 
+use super::form::Bank;
+use super::nest::Pass;
 use super::record::{Access, Id, Kind, Micro};
 
-/// Registers taken at once, at most.
-const MOST: usize = 4;
-/// Values that may be alive at once.
-const ALIVE: usize = 28;
+/// Registers that are left to other things than what is alive, at least: sums, and what single operations need.
+const OTHERS: usize = 4;
 
-/// A body for several registers at once.
+/// A body for several registers.
 pub struct Interleaved {
     /// Its operations.
     pub micros: Vec<Micro>,
-    /// For how many registers.
+    /// For how many registers, of sixteen elements or a multiple of them.
     pub copies: usize,
     /// How many vectors are alive at once, at most, without those that all copies share or that are loaded.
     pub alive: usize,
 }
 
-/// The body for several registers.
-pub fn interleave(micros: &[Micro]) -> Interleaved {
-    let alive = alive(micros).max(1);
-    let copies = (1..=MOST).rev().find(|copies| copies * alive <= ALIVE).unwrap_or(1);
+/// The body for up to `most` registers that take turns. Those of sixteen elements that do not fit beside each other
+/// follow each other.
+pub fn interleave(pass: &Pass, bank: &Bank, most: usize) -> Interleaved {
+    let (micros, parts) = (&pass.lanes, bank.parts());
+    let alive = alive(micros, bank).max(1);
+    let room = usize::from(bank.vectors) - OTHERS.max(pass.folds.len() * parts);
+    let fits = |turns: &usize| turns * alive <= room && (turns.is_multiple_of(parts) || parts.is_multiple_of(*turns));
+    let turns = (1..=most).rev().find(fits).unwrap_or(1);
+    let copies = turns.max(parts);
     let mut out: Vec<Micro> = Vec::with_capacity(micros.len() * copies);
-    let mut ids: Vec<Vec<Id>> = Vec::with_capacity(micros.len());
-    for &micro in micros {
-        let copies = if is_shared(&micro) { 1 } else { copies };
-        let first = out.len() as Id;
-        for copy in 0..copies {
-            let micro = match micro {
-                Micro::Load(slot, access, format) => Micro::Load(slot, moved(access, copy), format),
-                Micro::Store(slot, access, format, a) => Micro::Store(slot, moved(access, copy), format, a),
-                Micro::Fetch(slot, access) => Micro::Fetch(slot, moved(access, copy)),
-                Micro::Fold(fold, _, a) => Micro::Fold(fold, copy as u8, a),
-                other => other,
+    let mut ids: Vec<Vec<Id>> = vec![Vec::new(); micros.len()];
+    for first in (0..copies).step_by(turns) {
+        for (number, &micro) in micros.iter().enumerate() {
+            let turns = match is_shared(&micro) {
+                true if first > 0 => continue,
+                true => first..first + 1,
+                false => first..first + turns,
             };
-            out.push(micro.map(|id| {
-                let copies: &[Id] = &ids[id as usize];
-                copies[copy.min(copies.len() - 1)]
-            }));
+            for copy in turns {
+                let micro = match micro {
+                    Micro::Load(slot, access, format) => Micro::Load(slot, moved(access, copy), format),
+                    Micro::Store(slot, access, format, a) => Micro::Store(slot, moved(access, copy), format, a),
+                    Micro::Fetch(slot, access) => Micro::Fetch(slot, moved(access, copy)),
+                    Micro::Fold(fold, _, a) => Micro::Fold(fold, copy as u8, a),
+                    other => other,
+                };
+                let id = out.len() as Id;
+                out.push(micro.map(|id| {
+                    let copies: &[Id] = &ids[id as usize];
+                    copies[copy.min(copies.len() - 1)]
+                }));
+                ids[number].push(id);
+            }
         }
-        ids.push((first..out.len() as Id).collect());
     }
-    Interleaved { micros: out, copies, alive: copies * alive }
+    Interleaved { micros: out, copies, alive: turns * alive }
 }
 
 /// The access of the register after `copy` others.
@@ -59,14 +70,16 @@ fn is_shared(micro: &Micro) -> bool {
     matches!(micro, Micro::Constant(_) | Micro::Load(_, Access::Row | Access::Fixed, _))
 }
 
-/// The most vectors alive at once, without those that all copies share and those that can be loaded again.
-fn alive(micros: &[Micro]) -> usize {
+/// The most vector registers that hold what is alive at once, without what all copies share and what can be loaded
+/// again.
+fn alive(micros: &[Micro], bank: &Bank) -> usize {
     let mut last = vec![0; micros.len()];
     for (index, micro) in micros.iter().enumerate() {
         micro.operands().into_iter().flatten().for_each(|id| last[id as usize] = index);
     }
     let again = |id: usize| is_shared(&micros[id]) || matches!(micros[id], Micro::Load(..));
-    let counts = |id: usize| micros[id].kind() == Kind::Vector && !again(id) && micros[id].has_result();
+    let is_vector = |id: usize| micros[id].kind() == Kind::Vector || !bank.has_masks();
+    let counts = |id: usize| is_vector(id) && !again(id) && micros[id].has_result();
     let (mut alive, mut most) = (0usize, 0);
     for (index, micro) in micros.iter().enumerate() {
         alive += usize::from(counts(index) && last[index] > index);

@@ -17,8 +17,10 @@ type Entry = unsafe extern "sysv64" fn(*const *mut u8, usize, usize, *const u32)
 /// A function in memory of its own.
 #[derive(Debug)]
 pub struct Executable {
+    /// The code, and what it reads after it.
     map: Mmap,
-    constants: Vec<u32>,
+    /// Where that begins.
+    constants: usize,
     _counted: Counted,
 }
 
@@ -41,13 +43,18 @@ impl Drop for Counted {
 }
 
 impl Executable {
-    /// Copies machine code; `None` where the system gives no such memory.
-    pub fn new(code: &[u8], constants: Vec<u32>) -> Option<Executable> {
+    /// Copies machine code and its constants, which begin at a cache line; `None` where the system gives no such
+    /// memory.
+    pub fn new(code: &[u8], constants: &[u32]) -> Option<Executable> {
         let counted = Counted::new(&LIVE, MOST)?;
-        let mut map = MmapMut::map_anon(code.len()).ok()?;
-        map.copy_from_slice(code);
+        let at = code.len().next_multiple_of(64);
+        let mut map = MmapMut::map_anon(at + size_of_val(constants)).ok()?;
+        map[..code.len()].copy_from_slice(code);
+        for (place, constant) in map[at..].chunks_exact_mut(4).zip(constants) {
+            place.copy_from_slice(&constant.to_ne_bytes());
+        }
         let map = map.make_exec().inspect_err(|error| tracing::debug!(%error, "no executable memory")).ok()?;
-        Some(Executable { map, constants, _counted: counted })
+        Some(Executable { map, constants: at, _counted: counted })
     }
 
     /// Calls it.
@@ -56,10 +63,10 @@ impl Executable {
     /// The code is a whole function of this type, made for this machine, and its arguments are what it expects.
     pub unsafe fn run(&self, addresses: *const *mut u8, rows: usize, cols: usize) {
         // SAFETY: `emit` wrote a function of that type at the beginning of the map, which nothing writes any more; the
-        // rest is as our caller promised.
+        // constants are within it; the rest is as our caller promised.
         unsafe {
             let entry = std::mem::transmute::<*const u8, Entry>(self.map.as_ptr());
-            entry(addresses, rows, cols, self.constants.as_ptr());
+            entry(addresses, rows, cols, self.map.as_ptr().add(self.constants).cast());
         }
     }
 }

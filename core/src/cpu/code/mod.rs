@@ -3,10 +3,13 @@
 //! primitives, bit for bit, so they remain the oracle, and the way for everything that is not compiled.
 //!
 //! Calls become bodies of micro-operations (`nest`, `native`, `record`), bodies become instructions (`emit`,
-//! `registers`), and those are put where they can be run (`memory`).
+//! `instructions`, `registers`) of a vector form (`form`: `zmm`, `ymm`), and those are put where they can be run
+//! (`memory`).
 
 #[cfg(target_arch = "x86_64")]
 mod emit;
+#[cfg(target_arch = "x86_64")]
+mod form;
 #[cfg(target_arch = "x86_64")]
 mod instructions;
 #[cfg(target_arch = "x86_64")]
@@ -18,6 +21,10 @@ mod nest;
 mod record;
 #[cfg(target_arch = "x86_64")]
 mod registers;
+#[cfg(target_arch = "x86_64")]
+mod ymm;
+#[cfg(target_arch = "x86_64")]
+mod zmm;
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -44,7 +51,7 @@ pub fn without<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Whether code is made: not if `TAPEFLOW_JIT` is `0`.
+/// Whether code is made: not for paths that have no form, and not if `TAPEFLOW_JIT` is `0`.
 fn is_enabled(isa: Isa) -> Result<bool, IsaError> {
     static WANTED: OnceLock<Result<bool, IsaError>> = OnceLock::new();
     let wanted = WANTED.get_or_init(|| match std::env::var_os("TAPEFLOW_JIT") {
@@ -53,7 +60,7 @@ fn is_enabled(isa: Isa) -> Result<bool, IsaError> {
         Some(value) if value == "0" => Ok(false),
         Some(value) => Err(IsaError::Jit(value.to_string_lossy().into_owned())),
     });
-    Ok(wanted.clone()? && isa.vectors() == Isa::Avx512 && ENABLED.get())
+    Ok(wanted.clone()? && matches!(isa.vectors(), Isa::Avx512 | Isa::Avx2) && ENABLED.get())
 }
 
 /// Compiled steps.
@@ -111,7 +118,7 @@ pub fn fuse(lowered: &mut Lowered, context: &Context<'_>) -> Result<(), IsaError
     let mut at = 0;
     while at < calls.len() {
         let found = nest::longest(&calls[at..], (&body, &sinks), lowered, context);
-        match found.and_then(|mut found| Some((code(std::mem::take(&mut found.nest))?, found))) {
+        match found.and_then(|mut found| Some((code(std::mem::take(&mut found.nest), context.isa)?, found))) {
             Some((code, found)) => {
                 body.push(Step::Code(lowered.codes.len()));
                 lowered.codes.push(code);
@@ -140,13 +147,13 @@ pub fn fuse(lowered: &mut Lowered, context: &Context<'_>) -> Result<(), IsaError
 }
 
 #[cfg(target_arch = "x86_64")]
-fn code(nest: nest::Nest) -> Option<Code> {
-    let (bytes, constants) = emit::assemble(&nest)?;
-    let entry = memory::Executable::new(&bytes, constants)?;
+fn code(nest: nest::Nest, isa: Isa) -> Option<Code> {
+    let (bytes, constants) = emit::assemble(&nest, form::form(isa)?)?;
+    let entry = memory::Executable::new(&bytes, &constants)?;
     Some(Code { reads: nest.reads, writes: nest.writes, flat: nest.flat, in_place: nest.in_place, entry })
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn code(_nest: nest::Nest) -> Option<Code> {
+fn code(_nest: nest::Nest, _isa: Isa) -> Option<Code> {
     None
 }

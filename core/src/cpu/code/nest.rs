@@ -6,6 +6,7 @@ use tapeflow_ir::{Op, Reduce};
 use super::native::{arity, extreme, is_native, micro, operand_format, result_format};
 use super::record::{Access, Format, Id, Micro, Pair, Recorder};
 use crate::cpu::fold::PIECE;
+use crate::cpu::isa::Isa;
 use crate::cpu::lower::Context;
 use crate::cpu::step::{Lowered, Meaning, Place, Read, Shape, Slot, Step};
 use crate::cpu::vector::BLOCK;
@@ -24,7 +25,7 @@ pub struct Fold {
 pub struct Pass {
     /// Once.
     pub outer: Vec<Micro>,
-    /// For sixteen elements.
+    /// For the elements of a register.
     pub lanes: Vec<Micro>,
     /// What `Micro::Fold` numbers.
     pub folds: Vec<Fold>,
@@ -97,6 +98,7 @@ pub fn longest(calls: &[Step], around: (&[Step], &[Step]), lowered: &Lowered, co
         reads: vec![],
         writes: vec![],
         flat: flat && !by_row,
+        scales: context.isa.vectors() == Isa::Avx512,
     };
     for step in loads {
         if let Step::Load { input, dst, .. } = *step
@@ -148,7 +150,6 @@ struct Known {
     id: Id,
 }
 
-#[derive(Default)]
 struct Recording {
     outer: Recorder,
     lanes: Recorder,
@@ -160,6 +161,11 @@ struct Recording {
 }
 
 impl Recording {
+    fn new(scales: bool) -> Recording {
+        let [outer, lanes] = [scales; 2].map(Recorder::new);
+        Recording { outer, lanes, folds: vec![], stores: vec![], stores_rows: false }
+    }
+
     fn finish(self) -> Pass {
         self.stores.iter().for_each(|&store| {
             self.lanes.push(store);
@@ -178,6 +184,8 @@ struct Nesting {
     writes: Vec<Slot>,
     /// Whether the rows of a tile may be taken as one.
     flat: bool,
+    /// Whether the machine scales by powers of two (`VSCALEFPS`).
+    scales: bool,
 }
 
 fn is_outer(shape: Shape) -> bool {
@@ -247,7 +255,7 @@ impl Nesting {
         let outside = matches!(self.places[dst as usize], Place::Output(_));
         self.values[dst as usize] = Some(Known { origin, across: is_fold(meaning), outside, id: 0 });
         if self.passes.len() <= pass {
-            self.passes.resize_with(pass + 1, Recording::default);
+            self.passes.resize_with(pass + 1, || Recording::new(self.scales));
         }
     }
 

@@ -1,11 +1,11 @@
-//! Micro-operations on sixteen elements, and the recording of formulas as such: the transcendental functions of `math`
-//! are run once on [`Traced`] numbers.
+//! Micro-operations on the elements of a register, and the recording of formulas as such: the transcendental functions
+//! of `math` are run once on [`Traced`] numbers.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::{Add, Div, Mul, Sub};
 
-use crate::cpu::real::{Integer, ROUND, Real};
+use crate::cpu::real::{Integer, ROUND, Real, scaled};
 use crate::cpu::step::Slot;
 
 /// A micro-operation, by its place in a body; what others read is its result.
@@ -14,9 +14,9 @@ pub type Id = u32;
 /// What a register holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Sixteen f32, or as many i32.
+    /// f32, or as many i32.
     Vector,
-    /// Sixteen bits.
+    /// A bit for each.
     Mask,
 }
 
@@ -52,11 +52,11 @@ impl Format {
 /// Which element of a slot's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// The sixteen of a register: those from the current one on are register 0.
+    /// Those of a register: from the current one on they are register 0.
     Lane(u8),
     /// The same, of memory that has one row for all rows.
     Column(u8),
-    /// The current row's, for all sixteen.
+    /// The current row's, for all lanes.
     Row,
     /// The only one.
     Fixed,
@@ -104,7 +104,7 @@ pub enum Relation {
 /// One micro-operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Micro {
-    /// The same bits sixteen times.
+    /// The same bits in every lane.
     Constant(u32),
     /// From memory.
     Load(Slot, Access, Format),
@@ -206,9 +206,11 @@ impl Micro {
 }
 
 /// A body being written. Equal operations are written once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Recorder {
     state: RefCell<State>,
+    /// Whether the machine scales by powers of two.
+    scales: bool,
 }
 
 #[derive(Debug, Default)]
@@ -218,6 +220,11 @@ struct State {
 }
 
 impl Recorder {
+    /// For a machine that has `Micro::Scale`, or one that has not.
+    pub fn new(scales: bool) -> Recorder {
+        Recorder { state: RefCell::default(), scales }
+    }
+
     /// Adds an operation.
     pub fn push(&self, micro: Micro) -> Id {
         let State { micros, known } = &mut *self.state.borrow_mut();
@@ -390,6 +397,9 @@ impl<'a> Real for Traced<'a> {
         TracedInt(self)
     }
     fn scaled(self, shifted: Self) -> Self {
+        if !self.recorder.or(shifted.recorder).is_some_and(|recorder| recorder.scales) {
+            return scaled(self, shifted);
+        }
         let (recorder, id) = self.both(shifted - Traced::of(ROUND), Micro::Scale);
         Traced::new(recorder, id)
     }

@@ -30,8 +30,8 @@ impl File {
 /// The books of one body.
 #[derive(Debug)]
 pub struct Registers {
-    vectors: File,
-    masks: File,
+    /// Of vectors, and of masks if they have registers of their own.
+    files: [File; 2],
     /// Register of each value.
     at: Vec<Option<u8>>,
     /// Place in the frame of each spilled value.
@@ -50,15 +50,15 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// For a body; vector registers from `vectors` on and mask registers from `masks` on are taken.
+    /// For a body; vector registers from `vectors` on and mask registers from `masks` on are taken. Without mask
+    /// registers masks lie in vector registers.
     pub fn new(micros: &[Micro], vectors: u8, masks: u8) -> Registers {
         let mut uses = vec![Vec::new(); micros.len()];
         for (index, micro) in micros.iter().enumerate().rev() {
             micro.operands().into_iter().flatten().for_each(|id| uses[id as usize].push(index));
         }
         Registers {
-            vectors: File::new(0..vectors),
-            masks: File::new(1..masks),
+            files: [File::new(0..vectors), File::new(1..masks)],
             at: vec![None; micros.len()],
             spilled: vec![None; micros.len()],
             operands: micros.iter().map(Micro::operands).collect(),
@@ -81,12 +81,17 @@ impl Registers {
                 uses.pop();
             }
             if uses.is_empty() && self.at[id as usize].take().is_some() {
-                for file in [&mut self.vectors, &mut self.masks] {
+                for file in &mut self.files {
                     file.holds.iter_mut().filter(|held| **held == Some(id)).for_each(|held| *held = None);
                 }
             }
         }
         self.locked.clear();
+    }
+
+    /// Where what is of this kind lies.
+    fn file(&self, kind: Kind) -> usize {
+        usize::from(kind == Kind::Mask && !self.files[1].numbers.is_empty())
     }
 
     /// The register of a value, which stays there until the next `begin`.
@@ -102,10 +107,8 @@ impl Registers {
 
     /// Gives a register to `id`, and says what becomes of what was in it; `None` if all are locked.
     pub fn take(&mut self, id: Id, kind: Kind) -> Option<(u8, Evicted)> {
-        let file = match kind {
-            Kind::Vector => &self.vectors,
-            Kind::Mask => &self.masks,
-        };
+        let at = self.file(kind);
+        let file = &self.files[at];
         let free = file.numbers.iter().copied().find(|&n| file.holds[n as usize].is_none());
         let (number, evicted) = match free {
             Some(number) => (number, Evicted::Dropped),
@@ -126,11 +129,7 @@ impl Registers {
                 }
             }
         };
-        let file = match kind {
-            Kind::Vector => &mut self.vectors,
-            Kind::Mask => &mut self.masks,
-        };
-        file.holds[number as usize] = Some(id);
+        self.files[at].holds[number as usize] = Some(id);
         self.at[id as usize] = Some(number);
         self.locked.push(id);
         Some((number, evicted))
@@ -149,7 +148,7 @@ impl Registers {
 
     /// A value that has this register for the whole body; it is not given out.
     pub fn pin(&mut self, id: Id, number: u8) {
-        self.vectors.numbers.retain(|&n| n != number);
+        self.files[0].numbers.retain(|&n| n != number);
         self.at[id as usize] = Some(number);
     }
 

@@ -72,8 +72,14 @@ impl Function<'_> {
     }
 }
 
+/// The paths of this machine that code is made for: one per vector form.
+fn coded() -> Vec<Isa> {
+    let forms = if cfg!(target_arch = "x86_64") { vec![Isa::Avx512, Isa::Avx2] } else { vec![] };
+    forms.into_iter().filter(|isa| isa.is_available()).collect()
+}
+
 /// Compiles, runs and compares one; says whether there was machine code in it.
-fn one(seed: u64) -> bool {
+fn one(seed: u64, isa: Isa) -> bool {
     let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let row = rng.below(2) == 0;
     let length = rng.pick(&[1, 7, 15, 16, 17, 31, 32, 47, 64, 65, 96, 127, 128, 200, 1000, 1024, 1030, 4096, 4097]);
@@ -139,12 +145,12 @@ fn one(seed: u64) -> bool {
     let function = b.finish(&results);
     assert_eq!(function.verify(), Ok(()));
     let group = Group { space, function, inputs, outputs };
-    compare(&group, buffers)
+    compare(&group, buffers, isa)
 }
 
 /// Runs a group with machine code and without, and compares every bit; says whether there was any.
-fn compare(group: &Group, buffers: Vec<Buffer>) -> bool {
-    let compile = || group::compile(group, Isa::Avx512).expect("a group that can be compiled");
+fn compare(group: &Group, buffers: Vec<Buffer>, isa: Isa) -> bool {
+    let compile = || group::compile(group, isa).expect("a group that can be compiled");
     let (coded, plain) = (compile(), code::without(compile));
     let (mut actual, mut expected) = (buffers.clone(), buffers);
     run(&coded, &mut actual, &[]).expect("a group never fails");
@@ -153,7 +159,7 @@ fn compare(group: &Group, buffers: Vec<Buffer>) -> bool {
         let same = |i: usize| actual.column(i..i + 1).same_bits(&expected.column(i..i + 1));
         if let Some(at) = (0..actual.len).find(|&i| !same(i)) {
             let (a, b) = (actual.column(at..at + 1), expected.column(at..at + 1));
-            panic!("operand {operand} differs at {at}: {a:?} instead of {b:?}\n{group:?}");
+            panic!("{isa}: operand {operand} differs at {at}: {a:?} instead of {b:?}\n{group:?}");
         }
     }
     !coded.lowered.codes.is_empty()
@@ -161,9 +167,6 @@ fn compare(group: &Group, buffers: Vec<Buffer>) -> bool {
 
 #[test]
 fn functions_have_the_bits_of_the_primitives_at_every_magnitude() {
-    if !Isa::Avx512.is_available() || cfg!(not(target_arch = "x86_64")) {
-        return;
-    }
     // Numbers of all signs and exponents, every 20,011th.
     let bits: Vec<u32> = (0..=u32::MAX).step_by(20_011).collect();
     let space: Dims = [bits.len()].into_iter().collect();
@@ -185,31 +188,30 @@ fn functions_have_the_bits_of_the_primitives_at_every_magnitude() {
         let group = Group { space: space.clone(), function, inputs, outputs: vec![output(1), output(2)] };
         let first = Buffer::new(if op.is_none() { half } else { DType::F32 }, bits.len());
         let second = Buffer::new(DType::F32, bits.len());
-        assert!(compare(&group, vec![Buffer::of(DType::F32, &bits), first, second]), "{op:?}, {half}");
+        let buffers = vec![Buffer::of(DType::F32, &bits), first, second];
+        for isa in coded() {
+            assert!(compare(&group, buffers.clone(), isa), "{isa}: {op:?}, {half}");
+        }
     }
 }
 
 #[test]
 fn random_functions_have_the_bits_of_the_primitives() {
     let count = std::env::var("TAPEFLOW_RANDOM_GROUPS").ok().and_then(|text| text.parse().ok()).unwrap_or(400);
-    if !Isa::Avx512.is_available() || cfg!(not(target_arch = "x86_64")) {
-        return;
-    }
-    let mut coded = 0;
-    for seed in 1..=count {
-        match std::panic::catch_unwind(|| one(seed)) {
-            Ok(made) => coded += u64::from(made),
-            Err(_) => panic!("seed {seed}"),
+    for isa in coded() {
+        let mut made = 0;
+        for seed in 1..=count {
+            match std::panic::catch_unwind(|| one(seed, isa)) {
+                Ok(coded) => made += u64::from(coded),
+                Err(_) => panic!("{isa}: seed {seed}"),
+            }
         }
+        assert!(made * 4 > count * 3, "{isa}: machine code for {made} functions of {count} only");
     }
-    assert!(coded * 4 > count * 3, "machine code for {coded} functions of {count} only");
 }
 
 #[test]
 fn what_is_written_past_the_caches_has_the_bits_of_the_primitives() {
-    if !Isa::Avx512.is_available() || cfg!(not(target_arch = "x86_64")) {
-        return;
-    }
     // Rows that begin at cache lines, and rows that do not; a softmax, and columns of it.
     for [rows, length] in [[2051, 1024], [1201, 1801]] {
         let space: Dims = [rows, length].into_iter().collect();
@@ -226,7 +228,10 @@ fn what_is_written_past_the_caches_has_the_bits_of_the_primitives() {
         let inputs = vec![Source::Operand { operand: 0, layout: contiguous(&space) }];
         let x = Buffer::random(&mut Rng(7), DType::F32, rows * length, false);
         let buffers = vec![x, Buffer::new(DType::F32, rows * length), Buffer::new(DType::F32, length)];
-        assert!(compare(&Group { space, function, inputs, outputs }, buffers));
+        let group = Group { space, function, inputs, outputs };
+        for isa in coded() {
+            assert!(compare(&group, buffers.clone(), isa), "{isa}");
+        }
     }
 }
 
@@ -257,8 +262,8 @@ fn nothing_is_compiled_where_it_is_switched_off() {
     let group = two_calls(64);
     let codes = |isa: Isa| group::compile(&group, isa).map(|kernel| kernel.lowered.codes.len());
     assert_eq!(code::without(|| codes(Isa::Baseline)), Ok(0));
-    if Isa::Avx512.is_available() {
-        assert_eq!(code::without(|| codes(Isa::Avx512)), Ok(0));
-        assert_eq!(codes(Isa::Avx512), Ok(1));
+    for isa in coded() {
+        assert_eq!(code::without(|| codes(isa)), Ok(0));
+        assert_eq!(codes(isa), Ok(1));
     }
 }
