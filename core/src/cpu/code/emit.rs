@@ -189,7 +189,7 @@ impl Emitter {
         if pass.lanes.is_empty() {
             return Ok(());
         }
-        let several = interleave(pass, bank, COPIES);
+        let several = interleave(&pass.lanes, bank, COPIES);
         let accumulators = Accumulators::new(&pass.folds, several.copies, bank);
         for accumulator in &accumulators.0 {
             let constant = self.constant(identity(accumulator.reduce).to_bits());
@@ -224,7 +224,7 @@ impl Emitter {
             }
             registers
         };
-        let sixteen = interleave(pass, bank, bank.parts());
+        let sixteen = interleave(&pass.lanes, bank, bank.parts());
         let mut rest = self.a.create_label();
         self.a.mov(r9, r8)?;
         self.a.xor(r12d, r12d)?;

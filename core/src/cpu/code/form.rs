@@ -49,6 +49,8 @@ pub struct Bank {
     pub masks: u8,
     /// Of those, the ones that may note where a NaN was.
     pub nans: Range<usize>,
+    /// Values that copies of a body may have alive at once.
+    pub alive: usize,
     /// Reductions of one pass, at most.
     pub folds: usize,
 }

@@ -2,11 +2,7 @@
 //! looks only so far ahead for other work. Owns how many, and the order.
 
 use super::form::Bank;
-use super::nest::Pass;
 use super::record::{Access, Id, Kind, Micro};
-
-/// Registers that are left to other things than what is alive, at least: sums, and what single operations need.
-const OTHERS: usize = 4;
 
 /// A body for several registers.
 pub struct Interleaved {
@@ -20,11 +16,11 @@ pub struct Interleaved {
 
 /// The body for up to `most` registers that take turns. Those of sixteen elements that do not fit beside each other
 /// follow each other.
-pub fn interleave(pass: &Pass, bank: &Bank, most: usize) -> Interleaved {
-    let (micros, parts) = (&pass.lanes, bank.parts());
+pub fn interleave(micros: &[Micro], bank: &Bank, most: usize) -> Interleaved {
+    let parts = bank.parts();
     let alive = alive(micros, bank).max(1);
-    let room = usize::from(bank.vectors) - OTHERS.max(pass.folds.len() * parts);
-    let fits = |turns: &usize| turns * alive <= room && (turns.is_multiple_of(parts) || parts.is_multiple_of(*turns));
+    let fits =
+        |turns: &usize| turns * alive <= bank.alive && (turns.is_multiple_of(parts) || parts.is_multiple_of(*turns));
     let turns = (1..=most).rev().find(fits).unwrap_or(1);
     let copies = turns.max(parts);
     let mut out: Vec<Micro> = Vec::with_capacity(micros.len() * copies);

@@ -89,7 +89,8 @@ fn copy_rest(a: &mut CodeAssembler, memory: AsmMemoryOperand, size: i32, part: u
 
 impl Form for Ymm {
     fn bank(&self) -> &'static Bank {
-        &Bank { lanes: 8, vectors: 16, masks: 0, nans: 0..0, folds: 4 }
+        // Twice as many as there are registers: to spill some costs less than to wait for results.
+        &Bank { lanes: 8, vectors: 16, masks: 0, nans: 0..0, alive: 32, folds: 4 }
     }
 
     fn table(&self) -> &'static [u32] {

@@ -59,7 +59,7 @@ fn combine(a: &mut CodeAssembler, reduce: Reduce, to: usize, x: usize, (t, k): S
 
 impl Form for Zmm {
     fn bank(&self) -> &'static Bank {
-        &Bank { lanes: 16, vectors: 32, masks: 7, nans: 5..7, folds: 8 }
+        &Bank { lanes: 16, vectors: 32, masks: 7, nans: 5..7, alive: 28, folds: 8 }
     }
 
     fn table(&self) -> &'static [u32] {
