@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::conv::{pixels, shifted, tile as sums};
+use super::conv::{phase, pixels, shifted, tile as sums};
 use super::isa::Isa;
 use super::pack::{self, Columns};
 use super::thin::{Thin, ThinFn};
@@ -67,6 +67,8 @@ pub struct Conv<T: 'static> {
     pub fill: unsafe fn(&mut shifted::Fill<'_, T>),
     /// Lays out an image with its channels side by side.
     pub turn: unsafe fn(&pixels::Turn<'_, T>),
+    /// Puts the places of two phases together.
+    pub weave: unsafe fn(&phase::Weave<T>),
 }
 
 impl<T> fmt::Debug for Micro<T> {
@@ -126,6 +128,25 @@ pub trait Vector: Copy {
     /// As for `zero`.
     unsafe fn multiply_add(self, a: Self, b: Self) -> Self;
 
+    /// Whether `load_some` is an instruction or two.
+    const HAS_MASKS: bool = false;
+
+    /// The lanes whose bits are set, lane 0 the lowest; the others are zero.
+    ///
+    /// # Safety
+    /// These elements can be read.
+    #[inline(always)]
+    unsafe fn load_some(src: *const Self::Element, lanes: u32) -> Self {
+        let mut found = [Self::Element::default(); 16];
+        // SAFETY: as our caller promised; no vector is longer.
+        unsafe {
+            for (l, found) in found[..Self::LANES].iter_mut().enumerate().filter(|(l, _)| lanes >> l & 1 == 1) {
+                *found = *src.wrapping_add(l);
+            }
+            Self::load(found.as_ptr())
+        }
+    }
+
     /// `dst[i] = src[2 i]` for a vector.
     ///
     /// # Safety
@@ -134,6 +155,18 @@ pub trait Vector: Copy {
     unsafe fn evens(dst: *mut Self::Element, src: *const Self::Element) {
         // SAFETY: as our caller promised.
         unsafe { (0..Self::LANES).for_each(|i| *dst.add(i) = *src.add(2 * i)) }
+    }
+
+    /// Elements of two vectors alternately, first that of the first; one half of them goes to each of the two places.
+    ///
+    /// # Safety
+    /// A vector can be read and written at each, and they do not overlap.
+    #[inline(always)]
+    unsafe fn weave(dst: [*mut Self::Element; 2], src: [*const Self::Element; 2]) {
+        for i in 0..2 * Self::LANES {
+            // SAFETY: as our caller promised.
+            unsafe { *dst[i / Self::LANES].add(i % Self::LANES) = *src[i % 2].add(i / 2) }
+        }
     }
 
     /// `dst[p · pitch + j] = src[column(j) + p]` for `LANES` each way.
@@ -275,6 +308,12 @@ macro_rules! micro {
                 unsafe { crate::cpu::conv::pixels::turn::<$vector>(turn) }
             }
 
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn weave(weave: &crate::cpu::conv::phase::Weave<$element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::phase::weave::<$vector>(weave) }
+            }
+
             pub static MICRO: Micro<$element> = Micro {
                 lanes: <$vector>::LANES,
                 tiles: table!(tile $rows $($w)*),
@@ -286,6 +325,7 @@ macro_rules! micro {
                     dots: table!(dots $rows $($w)*),
                     fill,
                     turn,
+                    weave,
                 },
             };
         }

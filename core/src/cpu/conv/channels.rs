@@ -2,12 +2,14 @@
 //! a chunk's images in order, in blocks. Chunks are cut by shape, and their sums are added in order.
 //! Owns the cut and the order of the tiles; the image's copy is `pixels`', the arithmetic `tile`'s.
 
+use std::ops::Range;
+
 use super::pixels::{Pixels, Turn};
 use super::tile::{AHEAD, Strip, WIDEST};
-use super::{CHUNK_WORK, CHUNKS, Operand, Units, band, carved, even};
+use super::{Ahead, CHUNK_WORK, CHUNKS, Operand, Units, band, carved, even, seen};
 use crate::cpu::isa::Isa;
 use crate::cpu::micro::{Element, Micro};
-use crate::program::kernel::{Args, Convolution, Executable, RunError};
+use crate::program::kernel::{Args, Convolution, Executable, RunError, Sliding};
 
 /// Places of a block of a sum: what they see of the image stays in the first-level cache.
 const DEPTH: usize = 256;
@@ -22,6 +24,7 @@ pub struct ByChannels<T: 'static> {
     outputs: usize,
     taps: usize,
     width: usize,
+    axes: [Sliding; 2],
     image: Operand,
     places: Operand,
     pixels: Pixels,
@@ -31,11 +34,13 @@ pub struct ByChannels<T: 'static> {
     /// Chunks of a group, and units of a chunk.
     blocks: usize,
     per: usize,
+    /// Units that are multiplied as if they were one.
+    together: usize,
     work: usize,
-    /// Where each place of a band lies among the places and in scratch.
+    /// Where each place of the bands that are multiplied together lies among the places and in scratch.
     rows: Vec<i32>,
     terms: Vec<i32>,
-    /// Where each vector of a row of the result begins in scratch: taps, then channels.
+    /// Where each vector of a row of the result begins in scratch: the taps of one vector of channels, then the next.
     vectors: Vec<usize>,
     micro: &'static Micro<T>,
 }
@@ -49,26 +54,30 @@ impl<T: Element> ByChannels<T> {
         let work = convolution.work();
         let chunks = (work / CHUNK_WORK).min(CHUNKS / 2);
         let band = band(down.places, chunks.div_ceil((items * groups).max(1)), |rows| {
-            Pixels::new(axes, channels, rows, micro.lanes).elements(micro.lanes) * size_of::<T>()
+            Pixels::new(axes, channels, rows, micro.lanes).elements(1, micro.lanes) * size_of::<T>()
         });
         let pixels = Pixels::new(axes, channels, band, micro.lanes);
         let units = Units::new(1, down.places, band);
         let taps = down.taps * across.taps;
         let sums = groups * outputs * taps * pixels.depth * size_of::<T>();
         let count = items * units.bands;
-        let wanted = chunks.div_ceil(groups.max(1)).min((PARTIAL / sums.max(1)).max(4)).clamp(1, count.max(1));
+        // A power of two: as even as can be, for any number of threads of which the same is true.
+        let most = 1 << (PARTIAL / sums.max(1)).max(4).ilog2();
+        let wanted = chunks.div_ceil(groups.max(1)).min(most).clamp(1, count.max(1));
         let per = count.div_ceil(wanted).max(1);
-        let place = |i: usize| [i / across.places, i % across.places];
         let all = band * across.places;
+        let together = if units.bands == 1 { (DEPTH / all.max(1)).clamp(1, per) } else { 1 };
+        let places = || (0..together * all).map(|i| [i / all, i % all / across.places, i % across.places]);
         let at = |axis: usize, index: usize| index as isize * other.strides[axis];
-        let rows = (0..all).map(place).map(|[y, x]| (at(3, y) + at(4, x)) as i32).collect();
-        let mut terms: Vec<i32> = (0..all).map(|i| pixels.place(place(i)) as i32).collect();
+        let rows = places().map(|[item, y, x]| (at(0, item) + at(3, y) + at(4, x)) as i32).collect();
+        let mut terms: Vec<i32> =
+            places().map(|[item, y, x]| (item * pixels.band() + pixels.place([y, x])) as i32).collect();
         terms.extend([0; AHEAD]);
         let mut vectors = Vec::new();
-        for t in 0..taps {
+        for (c, t) in (0..pixels.depth).step_by(micro.lanes).flat_map(|c| (0..taps).map(move |t| (c, t))) {
             let tap = [t / across.taps, t % across.taps];
             let position = if *reversed { [down.taps - 1 - tap[0], across.taps - 1 - tap[1]] } else { tap };
-            vectors.extend((0..pixels.depth).step_by(micro.lanes).map(|c| pixels.tap(position) + c));
+            vectors.push(pixels.tap(position) + c);
         }
         ByChannels {
             groups,
@@ -76,6 +85,7 @@ impl<T: Element> ByChannels<T> {
             outputs,
             taps,
             width: across.places,
+            axes: *axes,
             image: Operand::new(image, [items, groups, channels, down.stored, across.stored]),
             places: Operand::new(other, [items, groups, outputs, down.places, across.places]),
             pixels,
@@ -83,6 +93,7 @@ impl<T: Element> ByChannels<T> {
             items,
             blocks: count.div_ceil(per),
             per,
+            together,
             work,
             rows,
             terms,
@@ -100,11 +111,43 @@ impl<T: Element> ByChannels<T> {
         self.outputs * self.pitch()
     }
 
+    /// The images and the places of units, which are asked for while those before are computed, and elements of a piece
+    /// of each.
+    ///
+    /// # Safety
+    /// As for `run_chunk`.
+    unsafe fn ahead(&self, args: &Args<'_>, group: usize, units: Range<usize>) -> ([Ahead<T>; 2], [usize; 2]) {
+        if units.is_empty() {
+            return ([Ahead::NONE; 2], [0; 2]);
+        }
+        let (item, _, first, rows) = self.units.of(units.start);
+        let panels = self.vectors.len().div_ceil(self.micro.vectors());
+        let blocks = (self.together * self.units.band * self.width).div_ceil(DEPTH);
+        let turns = blocks * panels * self.outputs.div_ceil(self.micro.height());
+        let [down, across] = &self.axes;
+        let [places, image] = [0, 1].map(|i| (args.operands[i], [item, group]));
+        let seen = (seen(down, (first, rows)), across.stored);
+        // SAFETY: as our caller promised.
+        let aheads = unsafe {
+            let places =
+                self.places.ahead(places, args, [units.len(), self.outputs], (first..first + rows, self.width));
+            [self.image.ahead(image, args, [units.len(), self.channels], seen), places]
+        };
+        (aheads, aheads.map(|ahead| ahead.piece(turns / 2)))
+    }
+
     /// Adds the products of a unit whose image lies in scratch; the first are not added but written.
     ///
     /// # Safety
     /// As for `run_chunk`; `places` are those of the unit, `count` how many there are.
-    unsafe fn multiply(&self, image: *const T, places: *const T, sums: *mut T, count: usize, is_first: bool) {
+    unsafe fn multiply(
+        &self,
+        (image, places): (*const T, *const T),
+        sums: *mut T,
+        count: usize,
+        is_first: bool,
+        (ahead, pieces): (&mut [Ahead<T>; 2], [usize; 2]),
+    ) {
         let Micro { lanes, ref conv, .. } = *self.micro;
         let panels = self.vectors.len().div_ceil(self.micro.vectors());
         let tiles = self.outputs.div_ceil(self.micro.height());
@@ -120,9 +163,12 @@ impl<T: Element> ByChannels<T> {
                     let rows = even(self.outputs, tiles, tile);
                     // SAFETY: as our caller promised.
                     unsafe {
+                        let (k, a) = (DEPTH.min(count - p), places.offset(o as isize * row));
+                        let next = ahead.iter_mut().zip(pieces).find_map(|(ahead, piece)| ahead.next(piece));
+                        let (next, piece) = next.unwrap_or((a, 0));
                         conv.strips[vectors - 1][rows - 1](&Strip {
-                            k: DEPTH.min(count - p),
-                            a: places.offset(o as isize * row),
+                            k,
+                            a,
                             a_row: row,
                             a_at: self.rows[p..].as_ptr(),
                             b,
@@ -130,6 +176,7 @@ impl<T: Element> ByChannels<T> {
                             c: sums.add(o * pitch + v * lanes),
                             pitch,
                             add: !is_first || p > 0,
+                            next: (next, piece.div_ceil(k)),
                         });
                     }
                     o += rows;
@@ -146,7 +193,7 @@ impl<T: Element> Executable for ByChannels<T> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        carved::<T>(self.pixels.elements(self.micro.lanes))
+        carved::<T>(self.pixels.elements(self.together, self.micro.lanes))
     }
 
     fn partial_bytes(&self) -> usize {
@@ -161,25 +208,34 @@ impl<T: Element> Executable for ByChannels<T> {
         let (group, block) = (chunk / self.blocks, chunk % self.blocks);
         let stride = |axis| self.image.stride(axis);
         let units = block * self.per..((block + 1) * self.per).min(self.items * self.units.bands);
-        for unit in units.clone() {
-            let (item, _, first, rows) = self.units.of(unit);
+        let sums = args.partial.cast::<T>().wrapping_add(chunk * self.sums());
+        let image = scratch.as_mut_ptr().cast::<T>();
+        for start in units.clone().step_by(self.together) {
+            let (item, _, first, rows) = self.units.of(start);
+            let together = start..(start + self.together).min(units.end);
             // SAFETY: the layouts stay within the operands, the chunk's sums are its own, and scratch is as large as
             // asked.
             unsafe {
-                let image = scratch.as_mut_ptr().cast::<T>();
-                (self.micro.conv.turn)(&Turn {
-                    pixels: &self.pixels,
-                    dst: image,
-                    framed: self.units.bands == 1 && unit > units.start,
-                    src: self.image.at(args.operands[1], args, [item, group]),
-                    strides: [stride(2), stride(3), stride(4)],
-                    channels: self.channels,
-                    first,
-                });
+                for unit in together.clone() {
+                    let item = self.units.of(unit).0;
+                    let number = unit - start;
+                    (self.micro.conv.turn)(&Turn {
+                        pixels: &self.pixels,
+                        dst: image.add(number * self.pixels.band()),
+                        square: image.add(self.together * self.pixels.band()),
+                        framed: self.units.bands == 1 && start > units.start,
+                        src: self.image.at(args.operands[1], args, [item, group]),
+                        strides: [stride(2), stride(3), stride(4)],
+                        channels: self.channels,
+                        first,
+                    });
+                }
                 let places = self.places.at::<T>(args.operands[0], args, [item, group]);
                 let places = places.offset(first as isize * self.places.stride(3));
-                let sums = args.partial.cast::<T>().add(chunk * self.sums());
-                self.multiply(image, places, sums, rows * self.width, unit == units.start);
+                let (mut ahead, pieces) =
+                    self.ahead(args, group, together.end..(together.end + self.together).min(units.end));
+                let count = together.len() * rows * self.width;
+                self.multiply((image, places), sums, count, start == units.start, (&mut ahead, pieces));
             }
         }
         Ok(())
@@ -190,7 +246,7 @@ impl<T: Element> Executable for ByChannels<T> {
     }
 
     unsafe fn finish(&self, args: &Args<'_>, _: &mut [u8]) -> Result<(), RunError> {
-        let (depth, pitch) = (self.pixels.depth, self.pitch());
+        let (lanes, pitch) = (self.micro.lanes, self.pitch());
         // SAFETY: the result is contiguous, and all chunks have written their sums.
         unsafe {
             let (sums, out) = (args.partial.cast::<T>(), args.operands[2].cast::<T>());
@@ -203,8 +259,8 @@ impl<T: Element> Executable for ByChannels<T> {
                 for o in 0..self.outputs {
                     let out = out.add((group * self.outputs + o) * self.channels * self.taps);
                     for t in 0..self.taps {
-                        let row = first.add(o * pitch + t * depth);
-                        (0..self.channels).for_each(|c| *out.add(c * self.taps + t) = *row.add(c));
+                        let at = |c: usize| o * pitch + (c / lanes * self.taps + t) * lanes + c % lanes;
+                        (0..self.channels).for_each(|c| *out.add(c * self.taps + t) = *first.add(at(c)));
                     }
                 }
             }

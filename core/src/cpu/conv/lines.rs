@@ -42,9 +42,9 @@ impl<T: Number> ByLines<T> {
         let chunks = (work / CHUNK_WORK * 8).min(CHUNKS);
         let wanted = chunks.div_ceil((items * groups).max(1));
         let band = band(down.places, wanted, |rows| {
-            Shifted::new(axes, rows, micro.lanes).elements(channels, micro.lanes) * size_of::<T>()
+            Shifted::new(axes, rows, micro.lanes, false).elements(channels, micro.lanes) * size_of::<T>()
         });
-        let shifted = Shifted::new(axes, band, micro.lanes);
+        let shifted = Shifted::new(axes, band, micro.lanes, false);
         let units = Units::new(1, down.places, band);
         let count = items * units.bands;
         let wanted = chunks.div_ceil(groups.max(1)).clamp(1, count.max(1));

@@ -5,12 +5,13 @@
 
 mod channels;
 mod lines;
-mod phase;
+pub mod phase;
 pub mod pixels;
 mod places;
 pub mod shifted;
 pub mod tile;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use tapeflow_ir::DType;
@@ -18,7 +19,7 @@ use tapeflow_ir::DType;
 use super::CompileError;
 use super::isa::Isa;
 use super::micro::Number;
-use crate::program::kernel::{Args, Convolution, ConvolutionPart, Executable, Layout};
+use crate::program::kernel::{Args, Convolution, ConvolutionPart, Executable, Layout, Sliding};
 use channels::ByChannels;
 use lines::ByLines;
 use places::Places;
@@ -109,6 +110,29 @@ impl Operand {
         Fill { shifted, dst, src, strides, channels, ends, first, numbers }
     }
 
+    /// Rows of items and channels that will be read; rows are of `width` elements.
+    ///
+    /// # Safety
+    /// The operand is as the layout says, and has these rows.
+    unsafe fn ahead<T>(
+        &self,
+        (operand, of): (*mut u8, [usize; 2]),
+        args: &Args<'_>,
+        [items, channels]: [usize; 2],
+        (rows, width): (Range<usize>, usize),
+    ) -> Ahead<T> {
+        if self.stride(4) != 1 || self.stride(3) != width as isize {
+            return Ahead::NONE;
+        }
+        // SAFETY: as our caller promised.
+        let at = unsafe { self.at::<T>(operand, args, of) }.wrapping_add(rows.start * width);
+        let all = rows.len() * width;
+        let (channel, item) = (self.stride(2), self.stride(0));
+        let is_whole = channel == all as isize && item == channel * channels as isize;
+        let (runs, run) = if is_whole { (1, items * channels * all) } else { (channels, all) };
+        Ahead { at, step: channel, runs, run, done: 0 }
+    }
+
     /// The first and the last element.
     ///
     /// # Safety
@@ -128,6 +152,52 @@ fn band(rows: usize, wanted: usize, bytes: impl Fn(usize) -> usize) -> usize {
         bands += 1;
     }
     rows.div_ceil(bands).max(1)
+}
+
+/// What will be read, in runs of elements side by side, to be asked for a piece at a time while there is something
+/// else to do.
+#[derive(Clone, Copy, Debug)]
+struct Ahead<T> {
+    /// The next run, from run to run, how many are left, and elements of each.
+    at: *const T,
+    step: isize,
+    runs: usize,
+    run: usize,
+    /// Elements of the next run that have been asked for.
+    done: usize,
+}
+
+impl<T> Ahead<T> {
+    /// Nothing.
+    const NONE: Ahead<T> = Ahead { at: std::ptr::null(), step: 0, runs: 0, run: 0, done: 0 };
+
+    /// Elements of a piece, if there are so many pieces: of one run.
+    fn piece(&self, pieces: usize) -> usize {
+        self.run.div_ceil((pieces / self.runs.max(1)).max(1))
+    }
+
+    /// The next piece, of at most so many elements.
+    #[inline(always)]
+    fn next(&mut self, piece: usize) -> Option<(*const T, usize)> {
+        if self.runs == 0 {
+            return None;
+        }
+        let (from, count) = (self.at.wrapping_add(self.done), piece.min(self.run - self.done));
+        self.done += count;
+        if self.done == self.run {
+            (self.at, self.runs, self.done) = (self.at.wrapping_offset(self.step), self.runs - 1, 0);
+        }
+        Some((from, count))
+    }
+}
+
+/// The rows of an image that some rows of places see, and perhaps some that they do not.
+fn seen(down: &Sliding, (first, rows): (usize, usize)) -> Range<usize> {
+    let element = |position: usize| {
+        let element = (position as isize - down.before).div_euclid(down.spread as isize);
+        element.clamp(0, down.stored as isize) as usize
+    };
+    element(first * down.stride)..element((first + rows) * down.stride + down.taps * down.dilation)
 }
 
 /// How a convolution's items, groups and bands of places are numbered.

@@ -14,6 +14,8 @@ pub struct Pixels {
     rows: usize,
     /// Channels in whole vectors.
     pub depth: usize,
+    /// Where each stored element of an image goes in its frame, if all of a row do; else none.
+    places: Vec<i32>,
 }
 
 impl Pixels {
@@ -21,12 +23,26 @@ impl Pixels {
     pub fn new(axes: &[Sliding; 2], channels: usize, band: usize, lanes: usize) -> Pixels {
         let down = &axes[0];
         let rows = band.saturating_sub(1) * down.stride + (down.taps - 1) * down.dilation + 1;
-        Pixels { axes: *axes, rows, depth: channels.next_multiple_of(lanes) }
+        let mut pixels = Pixels { axes: *axes, rows, depth: channels.next_multiple_of(lanes), places: Vec::new() };
+        let at = |axis: usize, element: usize| (element * axes[axis].spread) as isize + axes[axis].before;
+        let across = &axes[1];
+        let is_seen = |x: usize| (0..across.framed as isize).contains(&at(1, x));
+        if across.stored > 0 && is_seen(0) && is_seen(across.stored - 1) {
+            let places = (0..down.stored * across.stored).map(|i| [i / across.stored, i % across.stored]);
+            let places = places.map(|[y, x]| (at(0, y) * across.framed as isize + at(1, x)) * pixels.depth as isize);
+            pixels.places = places.map(|place| place as i32).collect();
+        }
+        pixels
     }
 
-    /// Elements of a band, and of the vectors of one transposition.
-    pub fn elements(&self, lanes: usize) -> usize {
-        self.rows * self.axes[1].framed * self.depth + lanes * lanes
+    /// Elements of a band.
+    pub fn band(&self) -> usize {
+        self.rows * self.axes[1].framed * self.depth
+    }
+
+    /// Elements of so many bands, and of the vectors of one transposition.
+    pub fn elements(&self, bands: usize, lanes: usize) -> usize {
+        bands * self.band() + lanes * lanes
     }
 
     /// Where a position of the band begins, in elements.
@@ -48,8 +64,9 @@ impl Pixels {
 /// An image to be laid out.
 pub struct Turn<'s, T> {
     pub pixels: &'s Pixels,
-    /// `Pixels::elements` of them.
+    /// `Pixels::band` of them, and room for a vector of vectors.
     pub dst: *mut T,
+    pub square: *mut T,
     /// Whether the frame's zeros are there already.
     pub framed: bool,
     /// Its first element, and from channel to channel, row to row, column to column.
@@ -66,13 +83,12 @@ pub struct Turn<'s, T> {
 /// The image can be read, `dst` has room and overlaps nothing, and the machine has the vector's instructions.
 #[inline(always)]
 pub unsafe fn turn<V: Vector>(turn: &Turn<'_, V::Element>) {
-    let &Turn { pixels, dst, framed, src, strides: [channel, row, column], channels, first } = turn;
+    let &Turn { pixels, dst, square, framed, src, strides: [channel, row, column], channels, first } = turn;
     let [down, across] = &pixels.axes;
-    let whole = pixels.rows * across.framed * pixels.depth;
+    let whole = pixels.band();
     let top = first * down.stride;
-    // SAFETY: as our caller promised; `elements` counts the square behind the band.
+    // SAFETY: as our caller promised.
     unsafe {
-        let square = dst.add(whole);
         if !framed {
             (0..whole).step_by(V::LANES).for_each(|i| V::zero().store(dst.add(i)));
         }
@@ -92,10 +108,11 @@ pub unsafe fn turn<V: Vector>(turn: &Turn<'_, V::Element>) {
             true => (lowest..lowest + 1, (highest + 1 - lowest) * across.stored),
             false => (lowest..highest + 1, across.stored),
         };
-        let all_seen = [0, across.stored - 1].into_iter().all(|x| column_of(x).is_some());
+        // What rows of the frame above the band take away.
+        let above = (top * across.framed * pixels.depth) as i32;
         for line in lines {
             let src = src.offset(line as isize * row);
-            if column != 1 || length < V::LANES || !all_seen {
+            if column != 1 || length < V::LANES || pixels.places.is_empty() {
                 for i in 0..length {
                     let place = row_of(line + i / across.stored).zip(column_of(i % across.stored));
                     let Some((y, x)) = place else { continue };
@@ -104,25 +121,23 @@ pub unsafe fn turn<V: Vector>(turn: &Turn<'_, V::Element>) {
                 }
                 continue;
             }
+            let places = &pixels.places[line * across.stored..][..length];
             for i in (0..length).step_by(V::LANES) {
                 // The last vector begins earlier, and some are written twice.
                 let i = i.min(length - V::LANES);
-                let (mut y, mut x) = (i / across.stored, i % across.stored);
-                let mut places = [0usize; 64];
-                for place in &mut places[..V::LANES] {
-                    let (y_in, x_in) = (row_of(line + y).unwrap_or(0), column_of(x).unwrap_or(0));
-                    *place = pixels.at([y_in, x_in]);
-                    x += 1;
-                    if x == across.stored {
-                        (y, x) = (y + 1, 0);
-                    }
-                }
+                let places = &places[i..i + V::LANES];
+                let is_run = places[V::LANES - 1] - places[0] == ((V::LANES - 1) * pixels.depth) as i32;
+                let first = (places[0] - above) as usize;
                 for c in (0..pixels.depth).step_by(V::LANES) {
                     let last = channels - c - 1;
                     let from = src.add(i).offset(c as isize * channel);
+                    if is_run {
+                        V::transpose(dst.add(first + c), pixels.depth, from, |j| j.min(last) as isize * channel);
+                        continue;
+                    }
                     V::transpose(square, V::LANES, from, |j| j.min(last) as isize * channel);
-                    for (p, &place) in places[..V::LANES].iter().enumerate() {
-                        V::load(square.add(p * V::LANES)).store(dst.add(place + c));
+                    for (p, &place) in places.iter().enumerate() {
+                        V::load(square.add(p * V::LANES)).store(dst.add((place - above) as usize + c));
                     }
                 }
             }

@@ -4,17 +4,19 @@
 //! An image whose elements are spread among zeros, as in the gradient of a convolution with a stride, is never laid out
 //! so: places that lie a spread apart see the same taps, and each such part is a convolution of the image as it is.
 
-use super::phase::{Weave, phase};
+use super::phase::{Phases, Weave};
 use super::shifted::Shifted;
 use super::tile::{AHEAD, Strip, WIDEST};
-use super::{CHUNK_WORK, CHUNKS, Operand, Units, band, carve, carved, even};
+use super::{Ahead, CHUNK_WORK, CHUNKS, Operand, Units, band, carve, carved, even, seen};
 use crate::cpu::isa::Isa;
 use crate::cpu::micro::{Element, Micro};
-use crate::cpu::vector::{Call, Primitive, select};
-use crate::program::kernel::{Args, Convolution, Executable, RunError};
+use crate::program::kernel::{Args, Convolution, Executable, RunError, Sliding};
 
 /// Elements of the largest tile of any instruction set.
 const EDGE: usize = 8 * 48;
+
+/// Elements of a cache line, at most.
+const LINE: usize = 16;
 
 /// A compiled convolution.
 #[derive(Debug)]
@@ -27,6 +29,9 @@ pub struct Places<T: 'static> {
     width: usize,
     image: Operand,
     kernel: Operand,
+    /// How the taps of all parts slide over the image as it is stored.
+    axes: [Sliding; 2],
+    shifted: Shifted,
     units: Units,
     /// Units of a chunk.
     per: usize,
@@ -34,14 +39,12 @@ pub struct Places<T: 'static> {
     /// The places in parts, along both axes, that see the same taps: one part if nothing is spread.
     spread: [usize; 2],
     parts: Vec<Part>,
-    weave: Primitive,
     micro: &'static Micro<T>,
 }
 
 /// Places that see the same taps.
 #[derive(Debug)]
 struct Part {
-    shifted: Shifted,
     /// Rows and columns of places.
     rows: usize,
     width: usize,
@@ -51,26 +54,27 @@ struct Part {
 }
 
 impl Part {
-    /// Those at these phases, in bands of so many rows.
-    fn new(convolution: &Convolution, phases: [usize; 2], rows: Option<usize>, lanes: usize) -> Part {
+    /// Those at these phases.
+    fn new(convolution: &Convolution, phases: &[Phases; 2], number: [usize; 2], shifted: &Shifted) -> Part {
         let Convolution { channels, axes, reversed, other, .. } = convolution;
-        let [down, across] = [0, 1].map(|i| phase(&axes[i], phases[i]));
-        let sliding = [down.axis, across.axis];
-        let shifted = Shifted::new(&sliding, rows.unwrap_or(sliding[0].places), lanes);
         let (mut weights, mut terms) = (Vec::new(), Vec::new());
         let at = |axis: usize, index: usize| index as isize * other.strides[axis];
         for c in 0..*channels {
             for t in 0..axes[0].taps * axes[1].taps {
                 let tap = [t / axes[1].taps, t % axes[1].taps];
-                let position = |i: usize| if *reversed { axes[i].taps - 1 - tap[i] } else { tap[i] };
-                if let Some((y, x)) = down.tap(position(0)).zip(across.tap(position(1))) {
+                let seen = |i: usize| {
+                    let position = if *reversed { axes[i].taps - 1 - tap[i] } else { tap[i] };
+                    phases[i].tap(number[i], position)
+                };
+                if let Some((y, x)) = seen(0).zip(seen(1)) {
                     weights.push((at(2, c) + at(3, tap[0]) + at(4, tap[1])) as i32);
                     terms.push(shifted.term(c, [y, x]) as i32);
                 }
             }
         }
         terms.extend([terms.first().copied().unwrap_or(0); AHEAD]);
-        Part { shifted, rows: sliding[0].places, width: sliding[1].places, weights, terms }
+        let [rows, width] = [0, 1].map(|i| phases[i].parts[number[i]].axis.places);
+        Part { rows, width, weights, terms }
     }
 }
 
@@ -80,25 +84,24 @@ impl<T: Element> Places<T> {
         let (items, groups, channels, outputs) = (*items, *groups, *channels, *outputs);
         let micro = T::micro(isa);
         let [down, across] = axes;
-        let spread = [0, 1].map(|i| if axes[i].stride == 1 { axes[i].spread } else { 1 });
-        let in_phases = spread != [1, 1];
+        let phases = [0, 1].map(|i| Phases::new(&axes[i]));
+        let (spread, axes) = ([0, 1].map(|i| phases[i].parts.len()), [0, 1].map(|i| phases[i].axis));
         let work = convolution.work() / (spread[0] * spread[1]);
         let wanted = (work / CHUNK_WORK).min(CHUNKS).div_ceil((items * groups).max(1));
-        let band = match in_phases {
-            true => down.places,
-            false => band(down.places, wanted, |rows| {
-                Shifted::new(axes, rows, micro.lanes).elements(channels, micro.lanes) * size_of::<T>()
-            }),
+        let shifted = |rows: usize| Shifted::new(&axes, rows, micro.lanes, true);
+        let (band, units) = match spread {
+            [1, 1] => {
+                let bytes = |rows| shifted(rows).elements(channels, micro.lanes) * size_of::<T>();
+                let band = band(down.places, wanted, bytes);
+                (band, Units::new(groups, down.places, band))
+            }
+            // The parts of an image are put together at its end.
+            _ => (axes[0].places, Units::new(groups, down.places, down.places.max(1))),
         };
-        let units = Units::new(groups, down.places, band);
+        let shifted = shifted(band);
         let count = items * groups * units.bands;
         let per = count.div_ceil(CHUNKS).max(CHUNK_WORK / (work / count.max(1)).max(1));
-        let parts = match in_phases {
-            true => (0..spread[0] * spread[1])
-                .map(|i| Part::new(convolution, [i / spread[1], i % spread[1]], None, micro.lanes))
-                .collect(),
-            false => vec![Part::new(convolution, [0, 0], Some(band), micro.lanes)],
-        };
+        let numbers = (0..spread[0] * spread[1]).map(|i| [i / spread[1], i % spread[1]]);
         Places {
             items,
             channels,
@@ -107,12 +110,13 @@ impl<T: Element> Places<T> {
             width: across.places,
             image: Operand::new(image, [items, groups, channels, down.stored, across.stored]),
             kernel: Operand::new(other, [groups, outputs, channels, down.taps, across.taps]),
+            parts: numbers.map(|number| Part::new(convolution, &phases, number, &shifted)).collect(),
+            axes,
+            shifted,
             units,
             per: per.max(1),
             work,
             spread,
-            parts,
-            weave: select::<Weave<T>>(isa),
             micro,
         }
     }
@@ -121,7 +125,14 @@ impl<T: Element> Places<T> {
     ///
     /// # Safety
     /// As for `run_chunk`; `out` is the first output's first place, `count` how many there are.
-    unsafe fn sums(&self, part: &Part, (image, kernel): (*const T, *const T), out: *mut T, pitch: usize, count: usize) {
+    unsafe fn sums(
+        &self,
+        part: &Part,
+        (image, kernel): (*const T, *const T),
+        (out, pitch): (*mut T, usize),
+        count: usize,
+        ahead: &mut [(Ahead<T>, usize)],
+    ) {
         let Micro { lanes, ref conv, .. } = *self.micro;
         let vectors = count.div_ceil(lanes);
         let panels = vectors.div_ceil(self.micro.vectors());
@@ -138,11 +149,15 @@ impl<T: Element> Places<T> {
                 let rows = even(self.outputs, tiles, tile);
                 // SAFETY: as our caller promised; `edge` holds the largest tile.
                 unsafe {
-                    let b: [*const T; WIDEST] = std::array::from_fn(|w| image.wrapping_add(j + w * lanes));
+                    let b: [*const T; WIDEST] =
+                        std::array::from_fn(|w| image.wrapping_add(self.shifted.place(j + w * lanes)));
                     let c = out.add(o * pitch + j);
+                    let (k, a) = (part.weights.len(), kernel.offset(o as isize * row));
+                    let next = ahead.iter_mut().find_map(|(ahead, piece)| ahead.next((*piece).min(k * LINE)));
+                    let (next, count) = next.unwrap_or((a, 0));
                     let strip = Strip {
-                        k: part.weights.len(),
-                        a: kernel.offset(o as isize * row),
+                        k,
+                        a,
                         a_row: row,
                         a_at: part.weights.as_ptr(),
                         b,
@@ -150,6 +165,7 @@ impl<T: Element> Places<T> {
                         c,
                         pitch,
                         add: false,
+                        next: (next, count.div_ceil(k.max(1))),
                     };
                     let sums = conv.strips[vectors - 1][rows - 1];
                     if cols == width {
@@ -173,27 +189,37 @@ impl<T: Element> Places<T> {
         self.items * self.units.groups * self.units.bands
     }
 
-    /// The largest of what each part needs.
-    fn most(&self, of: impl Fn(&Part) -> usize) -> usize {
-        self.parts.iter().map(of).max().unwrap_or(0)
-    }
-
-    fn numbers(&self) -> usize {
-        self.most(|part| part.shifted.numbers())
-    }
-
-    fn elements(&self) -> usize {
-        self.most(|part| part.shifted.elements(self.channels, self.micro.lanes))
-    }
-
-    /// Places of a part, at most.
-    fn part_places(&self) -> usize {
-        self.most(|part| part.rows * part.width)
-    }
-
     /// Parts that lie beside each other within a row; their sums wait in scratch. 0: sums go where they belong.
     fn beside(&self) -> usize {
         if self.spread == [1, 1] { 0 } else { self.spread[1] }
+    }
+
+    /// Places of a part, as many as the largest has.
+    fn part_places(&self) -> usize {
+        self.axes[0].places * self.axes[1].places
+    }
+
+    /// What is asked for while a unit is computed, and elements of a piece of each: the places that sums which wait
+    /// will go to, and the image of the next unit.
+    ///
+    /// # Safety
+    /// As for `run_chunk`; `out` is the image's first place.
+    unsafe fn ahead(&self, args: &Args<'_>, out: *mut T, unit: usize) -> [(Ahead<T>, usize); 2] {
+        let panels = self.part_places().min(self.units.band * self.width).div_ceil(self.micro.width());
+        let turns = self.parts.len() * panels * self.outputs.div_ceil(self.micro.height());
+        let out = match self.beside() {
+            0 => Ahead::NONE,
+            _ => Ahead { at: out.cast_const(), step: 0, runs: 1, run: self.outputs * self.places, done: 0 },
+        };
+        let mut next = Ahead::NONE;
+        if unit + 1 < self.count() {
+            let (item, group, first, rows) = self.units.of(unit + 1);
+            let [down, across] = &self.axes;
+            let (image, rows) = ((args.operands[1], [item, group]), (seen(down, (first, rows)), across.stored));
+            // SAFETY: as our caller promised.
+            next = unsafe { self.image.ahead(image, args, [1, self.channels], rows) };
+        }
+        [(out, out.piece(turns / 2)), (next, next.piece(if self.beside() == 0 { turns } else { turns / 2 }))]
     }
 }
 
@@ -203,8 +229,9 @@ impl<T: Element> Executable for Places<T> {
     }
 
     fn scratch_bytes(&self) -> usize {
+        let image = self.shifted.elements(self.channels, self.micro.lanes);
         let waiting = self.beside() * self.outputs * self.part_places();
-        carved::<isize>(self.numbers()) + carved::<T>(self.elements()) + carved::<T>(waiting)
+        carved::<isize>(self.shifted.numbers()) + carved::<T>(image) + carved::<T>(waiting)
     }
 
     fn cost(&self) -> u64 {
@@ -216,41 +243,43 @@ impl<T: Element> Executable for Places<T> {
             let (item, group, first, rows) = self.units.of(unit);
             // SAFETY: the layouts stay within the operands, the result is contiguous, and scratch is as large as asked.
             unsafe {
-                let (numbers, rest) = carve::<isize>(scratch.as_mut_ptr(), self.numbers());
-                let (image, rest) = carve::<T>(rest, self.elements());
+                let (numbers, rest) = carve::<isize>(scratch.as_mut_ptr(), self.shifted.numbers());
+                let (image, rest) = carve::<T>(rest, self.shifted.elements(self.channels, self.micro.lanes));
                 let waiting = rest.cast::<T>();
                 let kernel = self.kernel.at(args.operands[0], args, [group, 0]);
                 let before = (item * self.units.groups + group) * self.outputs * self.places;
                 let out = args.operands[2].cast::<T>().add(before);
+                let numbers = std::slice::from_raw_parts_mut(numbers, self.shifted.numbers());
+                let at = (image, [item, group], first);
+                (self.micro.conv.fill)(&mut self.image.fill(&self.shifted, args, self.channels, at, numbers));
+                let (operands, mut ahead) = ((image.cast_const(), kernel), self.ahead(args, out, unit));
+                if self.beside() == 0 {
+                    let to = (out.add(first * self.width), self.places);
+                    self.sums(&self.parts[0], operands, to, rows * self.width, &mut ahead);
+                    continue;
+                }
+                let (pitch, apart) = (self.part_places(), self.outputs * self.part_places());
                 for (number, part) in self.parts.iter().enumerate() {
-                    let numbers = std::slice::from_raw_parts_mut(numbers, part.shifted.numbers());
-                    let at = (image, [item, group], first);
-                    (self.micro.conv.fill)(&mut self.image.fill(&part.shifted, args, self.channels, at, numbers));
-                    let operands = (image.cast_const(), kernel);
-                    if self.beside() == 0 {
-                        self.sums(part, operands, out.add(first * self.width), self.places, rows * self.width);
-                        continue;
-                    }
                     let (y, x) = (number / self.spread[1], number % self.spread[1]);
-                    let pitch = part.rows * part.width;
-                    let apart = self.outputs * self.part_places();
-                    self.sums(part, operands, waiting.add(x * apart), pitch, pitch);
+                    self.sums(part, operands, (waiting.add(x * apart), pitch), pitch, &mut ahead);
                     if x + 1 < self.spread[1] {
                         continue;
                     }
-                    for (o, row) in (0..self.outputs).flat_map(|o| (0..part.rows).map(move |row| (o, row))) {
-                        let dst = out.add(o * self.places + (y + row * self.spread[0]) * self.width);
-                        // Parts of a row have as many rows; the first are as wide as the last or one place wider.
-                        let widths = &self.parts[number + 1 - self.spread[1]..=number];
-                        let row_of = |x: usize| waiting.add(x * apart + (o * part.rows + row) * widths[x].width);
-                        if let [a, b] = widths {
-                            let src = [row_of(0).cast::<u8>().cast_const(), row_of(1).cast(), std::ptr::null()];
-                            let call = Call { dst: dst.cast(), src, step: [0; 3], rows: a.width, cols: b.width };
-                            (self.weave)(&call);
-                            continue;
-                        }
+                    // Parts of a row have as many rows; the first are as wide as the last or one place wider.
+                    let widths = &self.parts[number + 1 - self.spread[1]..=number];
+                    let (from, apart_rows) = (|x: usize| waiting.add(x * apart).cast_const(), self.axes[1].places);
+                    let dst = out.add(y * self.width);
+                    let (dst_steps, src_steps) = ([self.places, self.spread[0] * self.width], [pitch, apart_rows]);
+                    let (planes, rows) = (self.outputs, part.rows);
+                    if let [a, b] = widths {
+                        let (cols, src) = ([a.width, b.width], [from(0), from(1)]);
+                        (self.micro.conv.weave)(&Weave { planes, rows, cols, dst, dst_steps, src, src_steps });
+                        continue;
+                    }
+                    for (o, row) in (0..planes).flat_map(|o| (0..rows).map(move |row| (o, row))) {
+                        let dst = dst.add(o * dst_steps[0] + row * dst_steps[1]);
                         for (x, part) in widths.iter().enumerate() {
-                            let from = row_of(x);
+                            let from = from(x).add(o * src_steps[0] + row * src_steps[1]);
                             (0..part.width).for_each(|i| *dst.add(x + i * self.spread[1]) = *from.add(i));
                         }
                     }

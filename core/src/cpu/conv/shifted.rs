@@ -1,6 +1,9 @@
-//! An image in scratch as a convolution's places see it: for each tap of the second axis a copy that begins there, with
-//! the zeros of the frame, of rows as long as there are places. A tap's terms at neighbouring places lie side by side
-//! then, whatever the padding, stride and dilation.
+//! An image in scratch as a convolution's places see it, with the zeros of the frame: a tap's terms at neighbouring
+//! places lie side by side, whatever the padding, stride and dilation.
+//!
+//! Where rows of places are whole vectors, each column of the frame is stored once, and taps begin at offsets in its
+//! row. Elsewhere vectors run over the ends of rows, and each tap of the second axis has a copy that begins there, of
+//! rows as long as there are places.
 //!
 //! Owns that format; knows no arithmetic.
 
@@ -16,36 +19,68 @@ pub struct Shifted {
     /// Rows of the frame that the stride keeps apart: the residues that taps lie at, and rows of each.
     residues: Vec<usize>,
     rows: usize,
-    /// Elements of a copy, and of a channel.
+    /// Elements of a row with what lies between it and the next, of a copy, and of a channel.
+    pitch: usize,
     copy: usize,
     channel: usize,
-    /// The columns of each copy.
-    columns: Vec<Columns>,
+    copies: Vec<Columns>,
+    /// The copy that each tap of the second axis reads, and where its terms begin in a row.
+    taps: Vec<(usize, usize)>,
 }
 
 /// What a row of a copy holds.
 #[derive(Debug)]
 struct Columns {
+    /// Where the row begins, so that its first stored element begins a vector.
+    lead: usize,
     /// The stored element at each place; negative: none.
     at: Vec<i32>,
     /// If they are a run: the first place that has one, how many have, the first element, and from one to the next.
     run: Option<(usize, usize, usize, usize)>,
+    /// Where the stored rows are as long as those of the copy, and nothing lies between: from a place to its element,
+    /// and per vector which places have one, if all rows had.
+    linear: Option<(isize, Vec<u32>)>,
 }
 
 /// Where rows of the frame lie that hold nothing stored.
 const NOTHING: isize = isize::MIN;
 
 impl Shifted {
-    /// For bands of at most `band` rows; a copy begins at whole vectors of `lanes`.
-    pub fn new(axes: &[Sliding; 2], band: usize, lanes: usize) -> Shifted {
+    /// For bands of at most `band` rows; a copy begins at whole vectors of `lanes`. Vectors `may_be_apart` if nobody
+    /// minds that the places of one row do not follow those of the row before.
+    pub fn new(axes: &[Sliding; 2], band: usize, lanes: usize, may_be_apart: bool) -> Shifted {
         let [down, across] = axes;
         let mut residues: Vec<usize> = (0..down.taps).map(|t| t * down.dilation % down.stride).collect();
         residues.sort_unstable();
         residues.dedup();
         let rows = band + down.taps.saturating_sub(1) * down.dilation / down.stride;
-        let copy = (residues.len() * rows * across.places).next_multiple_of(lanes);
-        let columns = (0..across.taps).map(|t| Columns::new(across, t)).collect();
-        Shifted { axes: *axes, band, residues, rows, copy, channel: copy * across.taps, columns }
+        let (from, mut copies, mut taps) = (|t: usize| t * across.dilation, Vec::new(), Vec::new());
+        let is_apart = may_be_apart && across.places.is_multiple_of(lanes);
+        if is_apart {
+            let mut columns: Vec<usize> = (0..across.taps).map(|t| from(t) % across.stride).collect();
+            columns.sort_unstable();
+            columns.dedup();
+            taps.extend((0..across.taps).map(|t| {
+                let copy = columns.iter().position(|&c| c == from(t) % across.stride);
+                (copy.unwrap_or(0), from(t) / across.stride)
+            }));
+            let width = across.places + from(across.taps.saturating_sub(1)) / across.stride;
+            copies.extend(columns.into_iter().map(|first| Columns::new(across, first, width)));
+            copies.iter_mut().for_each(|columns| columns.align_to(lanes));
+            taps.iter_mut().for_each(|(copy, offset)| *offset += copies[*copy].lead);
+        } else {
+            taps.extend((0..across.taps).map(|t| (t, 0)));
+            copies.extend((0..across.taps).map(|t| Columns::new(across, from(t), across.places)));
+            if down.stride == 1 && down.spread == 1 {
+                copies.iter_mut().enumerate().for_each(|(t, copy)| copy.set_linear(across, from(t), rows, lanes));
+            }
+        }
+        let width = copies.iter().map(|columns| columns.at.len()).max().unwrap_or(0);
+        let pitch = if is_apart { width.next_multiple_of(lanes) } else { width };
+        let ends = if is_apart { lanes } else { 0 };
+        let copy = (residues.len() * rows * pitch + ends).next_multiple_of(lanes);
+        let channel = copy * copies.len();
+        Shifted { axes: *axes, band, residues, rows, pitch, copy, channel, copies, taps }
     }
 
     /// Elements of so many channels, with what is written and read beyond the last.
@@ -64,7 +99,15 @@ impl Shifted {
         let from = down * axis.dilation;
         let residue = self.residues.iter().position(|&r| r == from % axis.stride).unwrap_or(0);
         let row = residue * self.rows + from / axis.stride;
-        channel * self.channel + across * self.copy + row * self.axes[1].places
+        let (copy, offset) = self.taps[across];
+        channel * self.channel + copy * self.copy + row * self.pitch + offset
+    }
+
+    /// Where a place's terms lie from those of the first: the first of a vector, and all of it.
+    #[inline(always)]
+    pub fn place(&self, place: usize) -> usize {
+        let width = self.axes[1].places;
+        if self.pitch == width { place } else { place / width * self.pitch + place % width }
     }
 
     /// Where each row of a copy comes from in the image, in elements.
@@ -80,9 +123,10 @@ impl Shifted {
 }
 
 impl Columns {
-    fn new(axis: &Sliding, tap: usize) -> Columns {
-        let element = |place: usize| axis.element(place * axis.stride + tap * axis.dilation);
-        let at: Vec<i32> = (0..axis.places).map(|place| element(place).map_or(-1, |e| e as i32)).collect();
+    /// Of so many places, the first at a column of the frame.
+    fn new(axis: &Sliding, first: usize, places: usize) -> Columns {
+        let element = |place: usize| axis.element(first + place * axis.stride);
+        let at: Vec<i32> = (0..places).map(|place| element(place).map_or(-1, |e| e as i32)).collect();
         let first = at.iter().position(|&e| e >= 0).unwrap_or(0);
         let count = at[first..].iter().take_while(|&&e| e >= 0).count();
         let step = if count > 1 { at[first + 1] - at[first] } else { 1 };
@@ -90,7 +134,25 @@ impl Columns {
         let alone = at.iter().filter(|&&e| e >= 0).count() == count;
         let start = if count > 0 { at[first] as usize } else { 0 };
         let run = (even && alone && step > 0).then_some((first, count, start, step as usize));
-        Columns { at, run }
+        Columns { lead: 0, at, run, linear: None }
+    }
+
+    /// Sets where the row begins.
+    fn align_to(&mut self, lanes: usize) {
+        let before = self.run.map_or(0, |run| run.0);
+        self.lead = before.next_multiple_of(lanes) - before;
+    }
+
+    /// Finds out whether so many rows, of a copy that begins at a column of the frame, are one run of the image.
+    fn set_linear(&mut self, axis: &Sliding, first: usize, rows: usize, lanes: usize) {
+        let width = axis.places;
+        if axis.stride != 1 || axis.spread != 1 || width != axis.stored {
+            return;
+        }
+        let has = |i: usize| i < rows * width && self.at[i % width] >= 0;
+        let vector = |v: usize| (0..lanes).fold(0, |bits, lane| bits | u32::from(has(v * lanes + lane)) << lane);
+        let vectors = (rows * width).div_ceil(lanes);
+        self.linear = Some((first as isize - axis.before, (0..vectors).map(vector).collect()));
     }
 }
 
@@ -120,25 +182,36 @@ pub struct Fill<'s, T> {
 pub unsafe fn fill<V: Vector>(fill: &mut Fill<'_, V::Element>) {
     let Fill { shifted, dst, src, strides: [channel, row, column], channels, ends, first, ref mut numbers } = *fill;
     shifted.sources(first, row, numbers);
-    let width = shifted.axes[1].places;
-    let lows = numbers.iter().copied().filter(|&from| from != NOTHING);
-    let (low, high) = lows.fold((isize::MAX, isize::MIN), |(low, high), from| (low.min(from), high.max(from)));
-    let whole = width.next_multiple_of(V::LANES) as isize;
+    let (pitch, [down, across]) = (shifted.pitch, &shifted.axes);
+    let seen = numbers.iter().copied().filter(|&from| from != NOTHING);
+    let (low, high) = seen.fold((isize::MAX, isize::MIN), |(low, high), from| (low.min(from), high.max(from)));
+    let is_linear = V::HAS_MASKS && column == 1 && row == across.stored as isize;
+    // The rows of a linear copy that are stored.
+    let above = down.before - first as isize;
+    let stored = [above, above + down.stored as isize].map(|y| y.clamp(0, shifted.rows as isize) as usize * pitch);
     for c in 0..channels {
         let src = src.wrapping_offset(c as isize * channel);
-        for (tap, columns) in shifted.columns.iter().enumerate() {
+        for (copy, columns) in shifted.copies.iter().enumerate() {
+            let width = columns.at.len();
             // SAFETY: as our caller promised; whole vectors are read only if all of them lie between `ends`.
             unsafe {
-                let dst = dst.add(c * shifted.channel + tap * shifted.copy);
-                match columns.run {
-                    Some(_) if low > high => (0..numbers.len()).for_each(|i| zeros::<V>(dst.add(i * width), width)),
-                    Some((before, count, start, step)) if column == 1 && step <= 2 => {
-                        let line = src.wrapping_add(start).wrapping_sub(before * step);
+                let dst = dst.add(c * shifted.channel + copy * shifted.copy + columns.lead);
+                match (&columns.linear, columns.run) {
+                    (Some((shift, masks)), _) if is_linear => {
+                        linear::<V>(dst, src.wrapping_offset(shift - above * row), masks, stored);
+                    }
+                    (_, Some(_)) if low > high => {
+                        (0..numbers.len()).for_each(|i| zeros::<V>(dst.add(i * pitch), width));
+                    }
+                    (_, Some((before, count, start, step))) if column == 1 && step <= 2 => {
+                        let line = src.wrapping_add(start);
+                        let vectors_of_row = count.div_ceil(V::LANES);
+                        let reach = (vectors_of_row * V::LANES * step) as isize - 1;
                         let inside = line.wrapping_offset(low) >= ends[0]
-                            && line.wrapping_offset(high + whole * step as isize - 1) <= ends[1];
-                        let copy = Copy { dst, width, src: line, before, behind: before + count, rows: numbers };
-                        match width.div_ceil(V::LANES) {
-                            _ if !inside => gather::<V>(dst, src, numbers, (&columns.at, column)),
+                            && line.wrapping_offset(high + reach.max(0)) <= ends[1];
+                        let copy = Copy { dst, width, pitch, src: line, before, count, rows: numbers };
+                        match vectors_of_row {
+                            _ if !inside => gather::<V>(dst, src, numbers, (&columns.at, column), pitch),
                             _ if step == 2 => evens::<V>(&copy),
                             1 => vectors::<V, 1>(&copy),
                             2 => vectors::<V, 2>(&copy),
@@ -146,21 +219,38 @@ pub unsafe fn fill<V: Vector>(fill: &mut Fill<'_, V::Element>) {
                             _ => vectors::<V, 0>(&copy),
                         }
                     }
-                    _ => gather::<V>(dst, src, numbers, (&columns.at, column)),
+                    _ => gather::<V>(dst, src, numbers, (&columns.at, column), pitch),
                 }
             }
         }
     }
 }
 
-/// A copy of the rows of one channel: of each, columns `before..behind` come from the image.
+/// A copy of rows that are one run of the image, but for the places that these masks leave out and whatever lies
+/// outside of `stored`.
+///
+/// # Safety
+/// As for `fill`; the elements of the remaining places can be read.
+#[inline(always)]
+unsafe fn linear<V: Vector>(dst: *mut V::Element, src: *const V::Element, masks: &[u32], [begin, end]: [usize; 2]) {
+    for (v, &mask) in masks.iter().enumerate() {
+        let i = v * V::LANES;
+        let upto = |end: usize| ((1u64 << end.saturating_sub(i).min(V::LANES)) - 1) as u32;
+        // SAFETY: as our caller promised.
+        unsafe { V::load_some(src.wrapping_add(i), mask & upto(end) & !upto(begin)).store(dst.add(i)) }
+    }
+}
+
+/// A copy of the rows of one channel: `count` columns of each, from column `before` on, come from the image.
 struct Copy<'s, T> {
     dst: *mut T,
     width: usize,
-    /// What the rows count from; column 0 is read there.
+    /// From row to row.
+    pitch: usize,
+    /// What the rows count from: the first element of the run.
     src: *const T,
     before: usize,
-    behind: usize,
+    count: usize,
     rows: &'s [isize],
 }
 
@@ -171,20 +261,20 @@ struct Copy<'s, T> {
 /// too much: there is room for a vector behind the last.
 #[inline(always)]
 unsafe fn vectors<V: Vector, const N: usize>(copy: &Copy<'_, V::Element>) {
-    let &Copy { mut dst, width, src, before, behind, rows } = copy;
-    let count = if N == 0 { width.div_ceil(V::LANES) } else { N };
+    let &Copy { mut dst, width, pitch, src, before, count, rows } = copy;
+    let vectors = if N == 0 { count.div_ceil(V::LANES) } else { N };
     for &from in rows {
         // SAFETY: as our caller promised.
         unsafe {
             if from == NOTHING {
-                (0..count).for_each(|i| V::zero().store(dst.add(i * V::LANES)));
+                zeros::<V>(dst, width);
             } else {
-                let line = src.wrapping_offset(from);
-                (0..count).for_each(|i| V::load(line.wrapping_add(i * V::LANES)).store(dst.add(i * V::LANES)));
+                let (line, first) = (src.wrapping_offset(from), dst.add(before));
+                (0..vectors).for_each(|i| V::load(line.wrapping_add(i * V::LANES)).store(first.add(i * V::LANES)));
                 (0..before).for_each(|x| *dst.add(x) = Default::default());
-                (behind..width).for_each(|x| *dst.add(x) = Default::default());
+                (before + count..width).for_each(|x| *dst.add(x) = Default::default());
             }
-            dst = dst.add(width);
+            dst = dst.add(pitch);
         }
     }
 }
@@ -195,19 +285,19 @@ unsafe fn vectors<V: Vector, const N: usize>(copy: &Copy<'_, V::Element>) {
 /// As for `vectors`; twice as many can be read.
 #[inline(always)]
 unsafe fn evens<V: Vector>(copy: &Copy<'_, V::Element>) {
-    let &Copy { mut dst, width, src, before, behind, rows } = copy;
+    let &Copy { mut dst, width, pitch, src, before, count, rows } = copy;
     for &from in rows {
         // SAFETY: as our caller promised.
         unsafe {
             if from == NOTHING {
                 zeros::<V>(dst, width);
             } else {
-                let line = src.wrapping_offset(from);
-                (0..width).step_by(V::LANES).for_each(|x| V::evens(dst.add(x), line.wrapping_add(2 * x)));
+                let (line, first) = (src.wrapping_offset(from), dst.add(before));
+                (0..count).step_by(V::LANES).for_each(|x| V::evens(first.add(x), line.wrapping_add(2 * x)));
                 (0..before).for_each(|x| *dst.add(x) = Default::default());
-                (behind..width).for_each(|x| *dst.add(x) = Default::default());
+                (before + count..width).for_each(|x| *dst.add(x) = Default::default());
             }
-            dst = dst.add(width);
+            dst = dst.add(pitch);
         }
     }
 }
@@ -222,6 +312,7 @@ unsafe fn gather<V: Vector>(
     src: *const V::Element,
     rows: &[isize],
     (columns, stride): (&[i32], isize),
+    pitch: usize,
 ) {
     for &from in rows {
         // SAFETY: as our caller promised.
@@ -233,7 +324,7 @@ unsafe fn gather<V: Vector>(
                     *dst.add(x) = *line.offset(at as isize * stride);
                 }
             }
-            dst = dst.add(columns.len());
+            dst = dst.add(pitch);
         }
     }
 }

@@ -26,6 +26,9 @@ pub struct Strip<T> {
     pub pitch: usize,
     /// Whether sums are added to what is there.
     pub add: bool,
+    /// What will be read after this tile, asked for into the second-level cache: where it begins, and how many elements
+    /// are asked for per term.
+    pub next: (*const T, usize),
 }
 
 /// How many terms ahead a strip asks for its vectors: lists of offsets are longer by so many.
@@ -55,10 +58,12 @@ fn hidden<T>(mut address: *const T) -> *const T {
 /// As for [`StripFn`].
 #[inline(always)]
 pub unsafe fn strip<V: Vector, const R: usize, const W: usize>(strip: &Strip<V::Element>) {
-    let &Strip { k, a, a_row, a_at, b, b_at, c, pitch, add } = strip;
+    let &Strip { k, a, a_row, a_at, b, b_at, c, pitch, add, next: (mut next, step) } = strip;
     // SAFETY: as our caller promised.
     unsafe {
         let mut acc = [[V::zero(); W]; R];
+        // The result is far away when its turn comes.
+        (0..R).for_each(|r| (0..W).for_each(|w| V::prefetch(c.wrapping_add(r * pitch + w * V::LANES))));
         for p in 0..k {
             let at = *b_at.add(p) as isize;
             let mut line = [V::zero(); W];
@@ -66,6 +71,9 @@ pub unsafe fn strip<V: Vector, const R: usize, const W: usize>(strip: &Strip<V::
                 *line = V::load(b.offset(at));
                 V::prefetch(b.wrapping_offset(*b_at.add(p + AHEAD) as isize));
             }
+            // A line at a time: many at once would keep the tile's own reads waiting.
+            V::prefetch_far(next);
+            next = next.wrapping_add(step);
             let mut row = a.offset(*a_at.add(p) as isize);
             for acc in &mut acc {
                 let x = V::splat(row);

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 macro_rules! vector {
     ($v:ty, $t:ty, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident
-        $(, $transpose:ident, $evens:ident)?) => {
+        $(, $transpose:ident, $evens:ident, $some:ident, $weave:ident)?) => {
         impl Vector for $v {
             type Element = $t;
             const LANES: usize = $lanes;
@@ -59,6 +59,17 @@ macro_rules! vector {
             unsafe fn evens(dst: *mut $t, src: *const $t) {
                 // SAFETY: as our caller promised.
                 unsafe { pack::$evens(dst, src) }
+            }
+            const HAS_MASKS: bool = true;
+            #[inline(always)]
+            unsafe fn load_some(src: *const $t, lanes: u32) -> Self {
+                // SAFETY: as our caller promised.
+                unsafe { $some(src, lanes) }
+            }
+            #[inline(always)]
+            unsafe fn weave(dst: [*mut $t; 2], src: [*const $t; 2]) {
+                // SAFETY: as our caller promised.
+                unsafe { $weave(dst, src) }
             })?
         }
     };
@@ -74,7 +85,9 @@ vector!(
     _mm512_add_ps,
     _mm512_fmadd_ps,
     transpose_16,
-    evens_16
+    evens_16,
+    some_16,
+    weave_16
 );
 vector!(
     __m512d,
@@ -98,7 +111,9 @@ vector!(
     _mm256_add_ps,
     _mm256_fmadd_ps,
     transpose_8,
-    evens_8
+    evens_8,
+    some_8,
+    weave_8
 );
 vector!(
     __m256d,
@@ -111,6 +126,49 @@ vector!(
     _mm256_add_pd,
     _mm256_fmadd_pd
 );
+
+/// [`Vector::load_some`] of 16.
+#[inline(always)]
+unsafe fn some_16(src: *const f32, lanes: u32) -> __m512 {
+    // SAFETY: what is left out is not read.
+    unsafe { _mm512_maskz_loadu_ps(lanes as u16, src) }
+}
+
+/// [`Vector::load_some`] of 8.
+#[inline(always)]
+unsafe fn some_8(src: *const f32, lanes: u32) -> __m256 {
+    // SAFETY: what is left out is not read.
+    unsafe {
+        let bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+        let which = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(lanes as i32), bit), bit);
+        _mm256_maskload_ps(src, which)
+    }
+}
+
+/// [`Vector::weave`] of 16.
+#[inline(always)]
+unsafe fn weave_16(dst: [*mut f32; 2], [a, b]: [*const f32; 2]) {
+    // SAFETY: as our caller promised.
+    unsafe {
+        let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+        let (a, b) = (_mm512_loadu_ps(a), _mm512_loadu_ps(b));
+        _mm512_storeu_ps(dst[0], _mm512_permutex2var_ps(a, low, b));
+        _mm512_storeu_ps(dst[1], _mm512_permutex2var_ps(a, high, b));
+    }
+}
+
+/// [`Vector::weave`] of 8.
+#[inline(always)]
+unsafe fn weave_8(dst: [*mut f32; 2], [a, b]: [*const f32; 2]) {
+    // SAFETY: as our caller promised.
+    unsafe {
+        let (a, b) = (_mm256_loadu_ps(a), _mm256_loadu_ps(b));
+        let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        _mm256_storeu_ps(dst[0], _mm256_permute2f128_ps::<0x20>(low, high));
+        _mm256_storeu_ps(dst[1], _mm256_permute2f128_ps::<0x31>(low, high));
+    }
+}
 
 micro!(f32x16, __m512, f32, [1 2 3 4 5 6 7 8], [1 2 3], "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2");
 micro!(f64x8, __m512d, f64, [1 2 3 4 5 6 7 8], [1 2 3], "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2");
