@@ -1,6 +1,7 @@
 //! Attention in one pass on the CPU: values and derivatives of first and second order against the composite form in
 //! f64, the bits, and the memory it takes.
 
+use tapeflow::nn::AttentionMask;
 use tapeflow::prelude::*;
 use tapeflow::{Result, attention, cached_attention, grad_with, planned_bytes, set_threads};
 
@@ -147,6 +148,27 @@ fn no_matrix_of_weights_lies_in_memory() -> Result<()> {
     let planned = planned_bytes(&[&gradients[0]])?;
     // The result, its cotangent, three cotangents and where they are put together.
     assert!(planned <= 9 * line + logs && planned < weights / 3, "{planned} bytes, {line} a line");
+    Ok(())
+}
+
+#[test]
+fn a_layer_of_heads_keeps_no_matrix_of_weights_that_nobody_asked_for() -> Result<()> {
+    let (t, width) = (256, 16);
+    let generator = Generator::new(5);
+    let layer = MultiheadAttention::drawn(width, 2, &generator)?;
+    let x = generator.randn([1, t, width]);
+    x.realize()?;
+    for mask in [AttentionMask::new(), AttentionMask::new().causal()] {
+        // A mask that hides nothing, and takes the way with weights.
+        let nothing = Tensor::zeros([t, t], DType::F32);
+        let (y, _) = layer.attend(&x, &x, &x, &mask);
+        let (spelled, weights) = layer.attend(&x, &x, &x, &mask.clone().places(&nothing));
+        let matrix = weights.numel() * size_of::<f32>();
+        let planned = planned_bytes(&[&y])?;
+        assert!(planned < matrix / 2 && planned_bytes(&[&spelled])? > matrix, "{planned} bytes");
+        let (found, expected) = (y.to_vec::<f32>()?, spelled.to_vec::<f32>()?);
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{mask:?}");
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 use tapeflow_nn::{
     DType, Dropout, Embedding, Error, Forward, Generator, LayerNorm, Linear, Module, ModuleExt, Parameter, Result,
-    Tensor, causal_attention, init, is_training, no_grad, recompute,
+    Tensor, causal_attention, init, no_grad, recompute,
 };
 
 use crate::kv_cache::{KvCache, Pass};
@@ -425,7 +425,7 @@ impl CausalSelfAttention {
 impl Forward for CausalSelfAttention {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.attend(x, |q, k, v| match self.attn_dropout.p > 0.0 && is_training() {
+        self.attend(x, |q, k, v| match self.attn_dropout.is_active() {
             true => attention_with_dropout(q, k, v, &self.attn_dropout),
             false => causal_attention(q, k, v),
         })

@@ -12,8 +12,9 @@ use crate::gpt::{Gpt, GptConfig};
 /// ```
 /// use tapeflow_models::{Gpt, GptConfig, KvCache};
 /// use tapeflow_nn::Generator;
-/// let config = GptConfig { block_size: 8, n_layer: 1, n_head: 2, n_embd: 8, ..GptConfig::preset("tiny", 11).unwrap()
-/// }; let model = Gpt::new(&config, &Generator::new(1))?;
+/// let tiny = GptConfig::preset("tiny", 11).unwrap();
+/// let config = GptConfig { block_size: 8, n_layer: 1, n_head: 2, n_embd: 8, ..tiny };
+/// let model = Gpt::new(&config, &Generator::new(1))?;
 /// let mut cache = KvCache::new(&model, 1)?;
 /// model.prefill(&[1, 2], 2, 0, &mut cache)?;
 /// let logits = model.advance(&[Some(3)], &mut cache)?; // of what follows 1, 2, 3

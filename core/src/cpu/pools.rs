@@ -1,7 +1,8 @@
 //! The largest of windows that lie beside each other, and putting values back to where they came from: rows of planes
-//! at a time. Owns the loops; the description says what they mean.
+//! at a time, and what is added to elements before. Owns the loops; the description says what they mean.
 
 use std::marker::PhantomData;
+use std::ops::Add;
 
 use tapeflow_ir::DType;
 
@@ -52,28 +53,41 @@ fn places(windows: &Windows) -> usize {
 
 fn of<T: Float>(windows: &Windows, isa: Isa) -> Primitive {
     let [down, across] = windows.axes;
-    match (windows.part, (down.kernel, across.kernel, across.stride)) {
-        (WindowsPart::Max, (2, 2, 2)) => select::<Largest<T, false, 2, 2>>(isa),
-        (WindowsPart::Which, (2, 2, 2)) => select::<Largest<T, true, 2, 2>>(isa),
-        (WindowsPart::Max, (1, 2, 2)) => select::<Largest<T, false, 1, 2>>(isa),
-        (WindowsPart::Which, (1, 2, 2)) => select::<Largest<T, true, 1, 2>>(isa),
-        (WindowsPart::Max, _) => select::<Largest<T, false, 0, 0>>(isa),
-        (WindowsPart::Which, _) => select::<Largest<T, true, 0, 0>>(isa),
-        (WindowsPart::Place, (_, _, 2)) => select::<Placed<T, 2>>(isa),
-        (WindowsPart::Place, _) => select::<Placed<T, 0>>(isa),
+    match (windows.part, windows.shifts > 0, across.stride) {
+        (WindowsPart::Max, false, _) => largest_of::<T, false, false>(down, across, isa),
+        (WindowsPart::Max, true, _) => largest_of::<T, false, true>(down, across, isa),
+        (WindowsPart::Which, false, _) => largest_of::<T, true, false>(down, across, isa),
+        (WindowsPart::Which, true, _) => largest_of::<T, true, true>(down, across, isa),
+        (WindowsPart::Place, _, 2) => select::<Placed<T, 2>>(isa),
+        (WindowsPart::Place, ..) => select::<Placed<T, 0>>(isa),
+    }
+}
+
+fn largest_of<T: Float, const WHICH: bool, const SHIFTED: bool>(
+    down: WindowAxis,
+    across: WindowAxis,
+    isa: Isa,
+) -> Primitive {
+    match (down.kernel, across.kernel, across.stride) {
+        (2, 2, 2) => select::<Largest<T, WHICH, SHIFTED, 2, 2>>(isa),
+        (1, 2, 2) => select::<Largest<T, WHICH, SHIFTED, 1, 2>>(isa),
+        _ => select::<Largest<T, WHICH, SHIFTED, 0, 0>>(isa),
     }
 }
 
 /// What is compared.
-trait Float: Copy + PartialOrd + Default {}
+trait Float: Copy + PartialOrd + Default + Add<Output = Self> {}
 impl Float for f32 {}
 impl Float for f64 {}
 
-/// The largest of the windows of one row of places, or the numbers of their taps; `src[1]` is the description. `KY`,
-/// `KX` are the window's extents, with columns that it takes all of; 0: as described.
-struct Largest<T, const WHICH: bool, const KY: usize, const KX: usize>(PhantomData<T>);
+/// The largest of the windows of one row of places, or the numbers of their taps; `src[1]` is the description, `src[2]`
+/// what is added to the elements if they are `SHIFTED`. `KY`, `KX` are the window's extents, with columns that it takes
+/// all of; 0: as described.
+struct Largest<T, const WHICH: bool, const SHIFTED: bool, const KY: usize, const KX: usize>(PhantomData<T>);
 
-impl<T: Float, const WHICH: bool, const KY: usize, const KX: usize> Body for Largest<T, WHICH, KY, KX> {
+impl<T: Float, const WHICH: bool, const SHIFTED: bool, const KY: usize, const KX: usize> Body
+    for Largest<T, WHICH, SHIFTED, KY, KX>
+{
     #[inline(always)]
     unsafe fn run(call: &Call) {
         let src = call.src[0].cast::<T>();
@@ -83,7 +97,8 @@ impl<T: Float, const WHICH: bool, const KY: usize, const KX: usize> Body for Lar
             let [down, across] = *call.src[1].cast::<[WindowAxis; 2]>();
             let (ky, kx) = if KX == 0 { (down.kernel, across.kernel) } else { (KY, KX) };
             let stride = if KX == 0 { across.stride } else { KX };
-            let taps = Taps { ky, kx, stride, row: across.extent };
+            let shift = if SHIFTED { *call.src[2].cast::<T>() } else { T::default() };
+            let taps = Taps { ky, kx, stride, row: across.extent, shift };
             let count = across.places;
             // Blocks of fixed size become vectors; the last of a row begins earlier, and some are written twice.
             let block = [16, 8, 4].into_iter().find(|&block| KX != 0 && count >= block).unwrap_or(1);
@@ -91,22 +106,23 @@ impl<T: Float, const WHICH: bool, const KY: usize, const KX: usize> Body for Lar
                 let place = place.min(count - block);
                 let src = src.add(place * stride);
                 match block {
-                    16 => write::<T, WHICH, 16>(call.dst, place, largest(src, &taps)),
-                    8 => write::<T, WHICH, 8>(call.dst, place, largest(src, &taps)),
-                    4 => write::<T, WHICH, 4>(call.dst, place, largest(src, &taps)),
-                    _ => write::<T, WHICH, 1>(call.dst, place, largest(src, &taps)),
+                    16 => write::<T, WHICH, 16>(call.dst, place, largest::<T, SHIFTED, 16>(src, &taps)),
+                    8 => write::<T, WHICH, 8>(call.dst, place, largest::<T, SHIFTED, 8>(src, &taps)),
+                    4 => write::<T, WHICH, 4>(call.dst, place, largest::<T, SHIFTED, 4>(src, &taps)),
+                    _ => write::<T, WHICH, 1>(call.dst, place, largest::<T, SHIFTED, 1>(src, &taps)),
                 }
             }
         }
     }
 }
 
-/// A window's taps, from window to window, and from row to row.
-struct Taps {
+/// A window's taps, from window to window, from row to row, and what is added to the elements.
+struct Taps<T> {
     ky: usize,
     kx: usize,
     stride: usize,
     row: usize,
+    shift: T,
 }
 
 /// The largest of `B` neighbouring windows, and the numbers of their taps.
@@ -114,14 +130,15 @@ struct Taps {
 /// # Safety
 /// The windows can be read.
 #[inline(always)]
-unsafe fn largest<T: Float, const B: usize>(src: *const T, taps: &Taps) -> ([T; B], [i32; B]) {
-    let &Taps { ky, kx, stride, row } = taps;
+unsafe fn largest<T: Float, const SHIFTED: bool, const B: usize>(src: *const T, taps: &Taps<T>) -> ([T; B], [i32; B]) {
+    let &Taps { ky, kx, stride, row, shift } = taps;
     let (mut best, mut which) = ([T::default(); B], [0i32; B]);
     for tap in 0..ky * kx {
         let (y, x) = (tap / kx, tap % kx);
         for l in 0..B {
             // SAFETY: as our caller promised.
-            let value = unsafe { *src.add(y * row + l * stride + x) };
+            let element = unsafe { *src.add(y * row + l * stride + x) };
+            let value = if SHIFTED { element + shift } else { element };
             // A NaN is not equal to itself.
             #[allow(clippy::eq_op)]
             let better = value > best[l] || value != value || tap == 0;
@@ -214,7 +231,7 @@ impl Executable for PoolKernel {
     }
 
     unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, _: &mut [u8]) -> Result<(), RunError> {
-        let Windows { dtype, part, planes, axes, .. } = &self.windows;
+        let Windows { dtype, part, planes, shifts, axes } = &self.windows;
         let [down, across] = axes;
         let (elements, places) = (elements(&self.windows), places(&self.windows));
         let described = (&raw const *axes).cast::<u8>();
@@ -235,11 +252,15 @@ impl Executable for PoolKernel {
                     continue;
                 }
                 let out = if *part == WindowsPart::Which { number } else { size };
+                let (shift, result) = match *shifts {
+                    0 => (described, args.operands[1]),
+                    shifts => (args.operands[1].add(plane % shifts * size).cast_const(), args.operands[2]),
+                };
                 for y in 0..down.places {
                     let from = plane * elements + y * down.stride * across.extent;
                     let src = args.operands[0].add(from * size).cast_const();
-                    let dst = args.operands[1].add((plane * places + y * across.places) * out);
-                    (self.rows)(&Call { dst, src: [src, described, described], step, rows, cols });
+                    let dst = result.add((plane * places + y * across.places) * out);
+                    (self.rows)(&Call { dst, src: [src, described, shift], step, rows, cols });
                 }
             }
         }

@@ -2,13 +2,20 @@
 
 use tapeflow_macros::kernel;
 
+use super::Op;
 use super::kernel::map;
 use crate::row::erf;
 use crate::tensor::Tensor;
 
+/// So that NaN stays NaN.
 #[kernel]
 fn relu(x: f32) -> f32 {
-    if x > 0.0 { x } else { 0.0 }
+    if x <= 0.0 { 0.0 } else { x }
+}
+
+/// Whether an operation is ReLU: it rounds nothing, and a larger element never becomes the smaller one.
+pub(crate) fn is_relu(op: &Op) -> bool {
+    matches!(op, Op::Kernel(kernel) if kernel.is(relu::TEMPLATE))
 }
 
 /// Of two forms the one that cannot overflow.
@@ -77,8 +84,8 @@ fn mish(x: f32) -> f32 {
 #[allow(clippy::excessive_precision)] // As above.
 fn hardsigmoid(x: f32) -> f32 {
     let y = x + 3.0;
-    let y = if y > 0.0 { y } else { 0.0 };
-    let y = if y < 6.0 { y } else { 6.0 };
+    let y = if y <= 0.0 { 0.0 } else { y };
+    let y = if y >= 6.0 { 6.0 } else { y };
     y * 0.16666666666666666
 }
 
@@ -88,7 +95,7 @@ fn hardswish(x: f32) -> f32 {
 }
 
 impl Tensor {
-    /// `max(x, 0)`; its derivative at 0 is 0.
+    /// `max(x, 0)`; its derivative at 0 is 0, and NaN stays NaN.
     #[track_caller]
     pub fn relu(&self) -> Tensor {
         let [out] = map(relu::TEMPLATE, &[self]);

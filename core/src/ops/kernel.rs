@@ -179,6 +179,11 @@ impl KernelOp {
         KernelOp { function: Function::Instance(function), output: 0 }
     }
 
+    /// Whether it is what a template says.
+    pub fn is(&self, template: &'static Template) -> bool {
+        self.function == Function::Template(TemplateRef(template))
+    }
+
     /// The whole function, with the index of the output that is meant.
     fn whole(&self, dtypes: impl Iterator<Item = DType>) -> Result<(Arc<ScalarFn>, usize), Problem> {
         Ok(match &self.function {

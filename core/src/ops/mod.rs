@@ -86,12 +86,13 @@ pub(crate) trait Primitive {
     /// Contributes the cotangents of the inputs.
     fn vjp(&self, _cx: &mut Vjp<'_>) {}
 
-    /// Whether other operations stand for it in every program.
+    /// Whether other operations may stand for it in programs.
     fn expands(&self) -> bool {
         false
     }
 
-    /// These operations, written out before anything is differentiated: what computes its result of these inputs.
+    /// What computes its result of these inputs, itself or other operations, written out before anything is
+    /// differentiated.
     fn expanded(&self, _world: &mut World, _inputs: &[Id], _ty: &TensorType) -> Id {
         unreachable!("invariant: only what `expands` is asked")
     }

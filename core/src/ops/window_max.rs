@@ -9,11 +9,13 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 use tapeflow_ir::{Binary, Builder, Compare, DType, V};
 
+use super::activation::is_relu;
+use super::arithmetic::templates;
 use super::movement::{Cut, Cuts};
 use super::pad::Pad;
-use super::{Flow, Primitive};
+use super::{Flow, Op, Primitive};
 use crate::compile::fuse::{Expr, ExprSource, Lower, lane};
-use crate::compile::world::{Id, Vjp};
+use crate::compile::world::{Id, Ids, Vjp, World};
 use crate::device::Kind;
 use crate::error::Problem;
 use crate::program::kernel::{Dims, Kernel, Layout, Strides, WindowAxis, Windows, WindowsPart};
@@ -49,6 +51,8 @@ impl Window {
 pub(crate) struct WindowMax {
     part: Part,
     windows: SmallVec<[Window; 3]>,
+    /// Whether a second input, a number for each channel, is added to the elements: after derivatives, on the host.
+    shifted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +69,7 @@ enum Part {
 
 impl WindowMax {
     pub fn max(windows: &[Window]) -> WindowMax {
-        WindowMax { part: Part::Max, windows: SmallVec::from_slice(windows) }
+        WindowMax { part: Part::Max, windows: SmallVec::from_slice(windows), shifted: false }
     }
 
     fn with(&self, part: Part) -> WindowMax {
@@ -135,22 +139,21 @@ impl WindowMax {
         ty
     }
 
-    /// Emits the host's kernel for windows beside each other, if it has one.
-    fn lower_on_host(&self, cx: &mut Lower<'_>) -> bool {
+    /// The host's kernel for windows beside each other, if it has one: of the types of the result and the first input.
+    fn on_host(&self, ty: &TensorType, from: &TensorType) -> Option<Windows> {
         let part = match self.part {
             Part::Max => WindowsPart::Max,
             Part::Which => WindowsPart::Which,
             Part::Place => WindowsPart::Place,
-            Part::Pick => return false,
+            Part::Pick => return None,
         };
-        let (ty, from) = (cx.ty().clone(), cx.input_ty(0).clone());
         let beside = self.windows.iter().all(|window| window.kernel <= window.stride);
         let takes = matches!(from.dtype, DType::F32 | DType::F64) && ty.device.0 == Kind::Cpu;
         if !beside || !takes || self.windows.len() > 2 || ty.shape.numel() == 0 {
-            return false;
+            return None;
         }
         let lead = ty.shape.len() - self.windows.len();
-        let (elements, places) = if self.part == Part::Place { (&ty, &from) } else { (&from, &ty) };
+        let (elements, places) = if self.part == Part::Place { (ty, from) } else { (from, ty) };
         let mut axes = [WindowAxis { extent: 1, places: 1, kernel: 1, stride: 1 }; 2];
         for (i, window) in self.windows.iter().enumerate() {
             let (extent, places) = (elements.shape[lead + i], places.shape[lead + i]);
@@ -158,9 +161,17 @@ impl WindowMax {
             axes[2 - self.windows.len() + i] = WindowAxis { extent, places, kernel, stride };
         }
         let planes = ty.shape[..lead].iter().product();
-        let reads = (0..cx.arity()).map(|i| cx.stored(i)).collect();
-        cx.emit(Kernel::Windows(Windows { dtype: from.dtype, part, planes, axes }), reads);
-        true
+        let shifts = if self.shifted { ty.shape[lead - 1] } else { 0 };
+        Some(Windows { dtype: from.dtype, part, planes, shifts, axes })
+    }
+
+    /// Whether a shape is one number for each channel of an image, the same at all its places.
+    fn is_per_channel(&self, shape: &Shape, image: &Shape) -> bool {
+        let lead = image.len() - self.windows.len();
+        let channels = lead.checked_sub(1).map(|axis| image[axis]);
+        let ones = shape.iter().take_while(|&&extent| extent == 1).count();
+        let [first, rest @ ..] = &shape[ones..] else { return false };
+        Some(*first) == channels && rest.len() == self.windows.len() && rest.iter().all(|&extent| extent == 1)
     }
 
     fn lower_place(&self, cx: &mut Lower<'_>) {
@@ -255,11 +266,28 @@ impl Primitive for WindowMax {
             Part::Pick => ", pick",
             Part::Place => ", place",
         };
-        format!("window_max {}{part}", windows.join(" ")).into()
+        let shifted = if self.shifted { ", shifted" } else { "" };
+        format!("window_max {}{part}{shifted}", windows.join(" ")).into()
     }
 
     fn flow(&self, input: usize, _: &[&TensorType]) -> Flow {
         if input == 0 && self.part != Part::Which { Flow::Carries } else { Flow::Stops }
+    }
+
+    fn expands(&self) -> bool {
+        self.part == Part::Max
+    }
+
+    /// The largest of what ReLU leaves is what ReLU leaves of the largest, to the bit: it is applied to fewer elements,
+    /// and so is its derivative.
+    fn expanded(&self, world: &mut World, inputs: &[Id], ty: &TensorType) -> Id {
+        let of = inputs[0].index();
+        if !is_relu(&world.op[of]) || world.bound[of].is_some() {
+            return world.push(self.clone(), inputs, ty.clone());
+        }
+        let (relu, x) = (world.op[of].clone(), world.inputs[of].clone());
+        let largest = world.push(self.clone(), &x, ty.clone());
+        world.push(relu, &[largest], ty.clone())
     }
 
     fn reads_memory(&self) -> bool {
@@ -297,8 +325,28 @@ impl Primitive for WindowMax {
         cx.contribute(0, value);
     }
 
+    /// Without what is added to all elements of a channel, as a bias is.
+    fn absorbed(&self, world: &World, node: Id) -> Option<(Op, Ids)> {
+        let sum = world.inputs[node.index()][0];
+        let (ty, of) = (&world.ty[node.index()], &world.ty[sum.index()]);
+        let compares = !self.shifted && matches!(self.part, Part::Max | Part::Which);
+        let adds = matches!(&world.op[sum.index()], Op::Kernel(kernel) if kernel.is(templates::ADD));
+        if !compares || !adds || world.bound[sum.index()].is_some() {
+            return None;
+        }
+        self.on_host(ty, of)?;
+        let [a, b] = world.inputs[sum.index()][..] else { return None };
+        let (image, shift) = [(a, b), (b, a)].into_iter().find(|&(image, shift)| {
+            let same = world.dtype(image) == of.dtype && world.dtype(shift) == of.dtype;
+            same && world.shape(image) == &of.shape && self.is_per_channel(world.shape(shift), &of.shape)
+        })?;
+        Some((WindowMax { shifted: true, ..self.clone() }.into(), Ids::from_slice(&[image, shift])))
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
-        if self.lower_on_host(cx) {
+        if let Some(windows) = self.on_host(cx.ty(), cx.input_ty(0)) {
+            let reads = (0..cx.arity()).map(|i| cx.stored(i)).collect();
+            cx.emit(Kernel::Windows(windows), reads);
             return Ok(());
         }
         if self.part == Part::Place {

@@ -11,6 +11,9 @@ pub struct Windows {
     pub part: WindowsPart,
     /// How many.
     pub planes: usize,
+    /// Numbers that are added to the elements before they are compared, as many as there are, to plane p that of
+    /// `p mod shifts`; 0: none.
+    pub shifts: usize,
     /// Of a plane: rows, columns.
     pub axes: [WindowAxis; 2],
 }
@@ -18,9 +21,9 @@ pub struct Windows {
 /// Which part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WindowsPart {
-    /// Operands elements → places: the largest of each window; NaN wins.
+    /// Operands elements (and shifts) → places: the largest of each window; NaN wins.
     Max,
-    /// Operands elements → places: the number of its tap, i32, the first of equal ones; of several NaNs the last.
+    /// Operands elements (and shifts) → places: the number of its tap, i32, the first of equal ones; of several NaNs the last.
     Which,
     /// Operands places, numbers → elements: each element is the value of its window if the number is that of its tap,
     /// and 0 otherwise.
@@ -41,14 +44,16 @@ pub struct WindowAxis {
 }
 
 impl Windows {
-    /// Whether windows lie in the planes and do not overlap.
+    /// Whether windows lie in the planes and do not overlap, and nothing is added to what is placed.
     pub fn is_well_formed(&self) -> bool {
-        self.axes.iter().all(|axis| {
-            let reach = match self.part {
-                WindowsPart::Place => axis.places * axis.stride >= axis.extent,
-                _ => axis.places == 0 || (axis.places - 1) * axis.stride + axis.kernel <= axis.extent,
-            };
-            reach && axis.kernel > 0 && axis.kernel <= axis.stride
-        })
+        let plain = self.shifts == 0 || self.part != WindowsPart::Place;
+        plain
+            && self.axes.iter().all(|axis| {
+                let reach = match self.part {
+                    WindowsPart::Place => axis.places * axis.stride >= axis.extent,
+                    _ => axis.places == 0 || (axis.places - 1) * axis.stride + axis.kernel <= axis.extent,
+                };
+                reach && axis.kernel > 0 && axis.kernel <= axis.stride
+            })
     }
 }

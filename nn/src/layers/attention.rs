@@ -1,6 +1,8 @@
 //! Multi-head attention. Vaswani et al. 2017, arXiv:1706.03762.
 
-use tapeflow_core::{DType, Generator, Parameter, Tensor, default_generator};
+use tapeflow_core::{
+    DType, Generator, Parameter, Tensor, attention as plain_attention, causal_attention, default_generator,
+};
 
 use super::{Dropout, Linear};
 use crate::Module;
@@ -152,7 +154,8 @@ impl MultiheadAttention {
     }
 
     /// What each query finds, and the weights it looked with, `(B, heads, T, S)`, before dropout; those take no time if
-    /// they are dropped. A query that sees no key gives NaN.
+    /// they are dropped, and no memory where neither places nor padding are masked and nothing is dropped out. A query
+    /// that sees no key gives NaN.
     ///
     /// # Errors
     /// Shapes that do not fit.
@@ -186,7 +189,13 @@ impl MultiheadAttention {
             None => {}
         }
         let weights = scores.softmax(-1);
-        let y = self.dropout.forward(&weights).matmul(&v); // (B, nh, T, hs)
+        // Where nothing is done to the weights, the result does without them.
+        let plain = mask.padding.is_none() && mask.places.is_none() && !self.dropout.is_active();
+        let y = match mask.causal {
+            true if plain && t <= s => causal_attention(&q, &k, &v),
+            false if plain => plain_attention(&q, &k, &v),
+            _ => self.dropout.forward(&weights).matmul(&v),
+        }; // (B, nh, T, hs)
         (self.out_proj.forward(&y.transpose(1, 2).reshape([b, t, width])), weights)
     }
 

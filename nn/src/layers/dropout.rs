@@ -39,13 +39,18 @@ impl Dropout {
         self.generator = Some(generator.clone());
         self
     }
+
+    /// Whether it drops anything now: while training, with `p` above 0.
+    pub fn is_active(&self) -> bool {
+        self.p != 0.0 && is_training()
+    }
 }
 
 impl Forward for Dropout {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
         // With p = 0 nothing is recorded, so that a model without dropout draws no random numbers.
-        if self.p == 0.0 || !is_training() {
+        if !self.is_active() {
             return x.clone();
         }
         match &self.generator {

@@ -1,4 +1,6 @@
-//! The largest of windows, which it is and putting values back, against plain loops.
+//! The largest of windows (of sums, too), which it is and putting values back, against plain loops.
+
+use std::ops::Add;
 
 use tapeflow_ir::DType;
 
@@ -24,19 +26,41 @@ fn windows(dtype: DType, part: WindowsPart, planes: usize, case: [(usize, usize,
         };
         WindowAxis { extent, places, kernel, stride }
     });
-    Windows { dtype, part, planes, axes }
+    Windows { dtype, part, planes, shifts: 0, axes }
 }
 
-fn check<T: Copy + PartialOrd + Default + Into<f64>>(rng: &mut Rng, dtype: DType, planes: usize, case: usize) {
+fn check<T: Copy + PartialOrd + Default + Into<f64> + Add<Output = T>>(
+    rng: &mut Rng,
+    dtype: DType,
+    planes: usize,
+    case: usize,
+) {
     for isa in isas() {
         let Windows { axes: [down, across], .. } = windows(dtype, WindowsPart::Max, planes, CASES[case]);
         let elements = Buffer::random(rng, dtype, planes * down.extent * across.extent, true);
         let count = planes * down.places * across.places;
         let found = [WindowsPart::Max, WindowsPart::Which].map(|part| {
             let of = if part == WindowsPart::Max { dtype } else { DType::I32 };
+            let kernel = windows(dtype, part, planes, CASES[case]);
             let mut buffers = [elements.clone(), Buffer::new(of, count)];
-            let kernel = Kernel::Windows(windows(dtype, part, planes, CASES[case]));
-            run(&*compile(kernel, isa), &mut buffers, &[]).unwrap();
+            run(&*compile(Kernel::Windows(kernel.clone()), isa), &mut buffers, &[]).unwrap();
+            // The same of what is a sum of elements and a number for each channel.
+            let shifts = planes.min(3);
+            let numbers = Buffer::random(&mut Rng(7), dtype, shifts, true);
+            let of_plane = |plane: usize| numbers.slice::<T>()[plane % shifts];
+            let mut sums = elements.clone();
+            let plane = down.extent * across.extent;
+            let added = sums.slice_mut::<T>().iter_mut().enumerate();
+            added.for_each(|(i, x)| *x = *x + of_plane(i / plane));
+            let mut expected = [sums, Buffer::new(of, count)];
+            run(&*compile(Kernel::Windows(kernel.clone()), isa), &mut expected, &[]).unwrap();
+            let mut shifted = [elements.clone(), numbers, Buffer::new(of, count)];
+            run(&*compile(Kernel::Windows(Windows { shifts, ..kernel }), isa), &mut shifted, &[]).unwrap();
+            let bits = |buffer: &Buffer| match part {
+                WindowsPart::Max => buffer.slice::<T>().iter().map(|&x| x.into().to_bits()).collect(),
+                _ => buffer.slice::<i32>().iter().map(|&x| x as u64).collect::<Vec<u64>>(),
+            };
+            assert_eq!(bits(&shifted[2]), bits(&expected[1]), "{part:?} of {:?} on {isa}", CASES[case]);
             buffers[1].clone()
         });
         for i in 0..count {
