@@ -1,5 +1,5 @@
-//! The largest of windows that lie beside each other, and putting values back to where they came from: rows of planes
-//! at a time, and what is added to elements before. Owns the loops; the description says what they mean.
+//! The largest of windows that lie beside each other, and putting values back to where they came from, a plane at a
+//! time, and what is added to elements before. Owns the loops; the description says what they mean.
 
 use std::marker::PhantomData;
 use std::ops::Add;
@@ -20,7 +20,8 @@ pub struct PoolKernel {
     windows: Windows,
     /// Planes of a chunk.
     per: usize,
-    rows: Primitive,
+    /// What computes the largest of a plane's windows or their numbers, and what fills a plane.
+    planes: [Primitive; 2],
 }
 
 impl PoolKernel {
@@ -31,13 +32,13 @@ impl PoolKernel {
         if !windows.is_well_formed() {
             return Err(CompileError::Malformed("windows lie beside each other in their planes"));
         }
-        let rows = match windows.dtype {
+        let kernels = match windows.dtype {
             DType::F32 => of::<f32>(windows, isa),
             DType::F64 => of::<f64>(windows, isa),
             dtype => return Err(CompileError::Undefined { op: "window_max".into(), dtype }),
         };
         let per = (CHUNK / elements(windows).max(1)).clamp(1, windows.planes.max(1));
-        Ok(PoolKernel { windows: windows.clone(), per, rows })
+        Ok(PoolKernel { windows: windows.clone(), per, planes: kernels })
     }
 }
 
@@ -51,15 +52,24 @@ fn places(windows: &Windows) -> usize {
     windows.axes.iter().map(|axis| axis.places).product()
 }
 
-fn of<T: Float>(windows: &Windows, isa: Isa) -> Primitive {
+/// What computes a plane; of `Return` what numbers its windows and what fills it.
+fn of<T: Float>(windows: &Windows, isa: Isa) -> [Primitive; 2] {
+    let part = |part| of_part::<T>(part, windows, isa);
+    match windows.part {
+        WindowsPart::Return => [part(WindowsPart::Which), part(WindowsPart::Place)],
+        other => [part(other); 2],
+    }
+}
+
+fn of_part<T: Float>(part: WindowsPart, windows: &Windows, isa: Isa) -> Primitive {
     let [down, across] = windows.axes;
-    match (windows.part, windows.shifts > 0, across.stride) {
+    match (part, windows.shifts > 0, across.stride) {
         (WindowsPart::Max, false, _) => largest_of::<T, false, false>(down, across, isa),
         (WindowsPart::Max, true, _) => largest_of::<T, false, true>(down, across, isa),
         (WindowsPart::Which, false, _) => largest_of::<T, true, false>(down, across, isa),
         (WindowsPart::Which, true, _) => largest_of::<T, true, true>(down, across, isa),
         (WindowsPart::Place, _, 2) => select::<Placed<T, 2>>(isa),
-        (WindowsPart::Place, ..) => select::<Placed<T, 0>>(isa),
+        (WindowsPart::Place | WindowsPart::Return, ..) => select::<Placed<T, 0>>(isa),
     }
 }
 
@@ -80,9 +90,9 @@ trait Float: Copy + PartialOrd + Default + Add<Output = Self> {}
 impl Float for f32 {}
 impl Float for f64 {}
 
-/// The largest of the windows of one row of places, or the numbers of their taps; `src[1]` is the description, `src[2]`
-/// what is added to the elements if they are `SHIFTED`. `KY`, `KX` are the window's extents, with columns that it takes
-/// all of; 0: as described.
+/// The largest of the windows of a plane, or the numbers of their taps; `src[1]` is the description, `src[2]` what is
+/// added to the elements if they are `SHIFTED`. `KY`, `KX` are the window's extents, with columns that it takes all of;
+/// 0: as described.
 struct Largest<T, const WHICH: bool, const SHIFTED: bool, const KY: usize, const KX: usize>(PhantomData<T>);
 
 impl<T: Float, const WHICH: bool, const SHIFTED: bool, const KY: usize, const KX: usize> Body
@@ -90,9 +100,7 @@ impl<T: Float, const WHICH: bool, const SHIFTED: bool, const KY: usize, const KX
 {
     #[inline(always)]
     unsafe fn run(call: &Call) {
-        let src = call.src[0].cast::<T>();
-        // SAFETY: `run_chunk` gives the description and the first element of the windows' rows; places and elements are
-        // as many as it says.
+        // SAFETY: `run_chunk` gives the description and a plane; places and elements are as many as it says.
         unsafe {
             let [down, across] = *call.src[1].cast::<[WindowAxis; 2]>();
             let (ky, kx) = if KX == 0 { (down.kernel, across.kernel) } else { (KY, KX) };
@@ -102,14 +110,17 @@ impl<T: Float, const WHICH: bool, const SHIFTED: bool, const KY: usize, const KX
             let count = across.places;
             // Blocks of fixed size become vectors; the last of a row begins earlier, and some are written twice.
             let block = [16, 8, 4].into_iter().find(|&block| KX != 0 && count >= block).unwrap_or(1);
-            for place in (0..count).step_by(block) {
-                let place = place.min(count - block);
-                let src = src.add(place * stride);
-                match block {
-                    16 => write::<T, WHICH, 16>(call.dst, place, largest::<T, SHIFTED, 16>(src, &taps)),
-                    8 => write::<T, WHICH, 8>(call.dst, place, largest::<T, SHIFTED, 8>(src, &taps)),
-                    4 => write::<T, WHICH, 4>(call.dst, place, largest::<T, SHIFTED, 4>(src, &taps)),
-                    _ => write::<T, WHICH, 1>(call.dst, place, largest::<T, SHIFTED, 1>(src, &taps)),
+            for y in 0..down.places {
+                let src = call.src[0].cast::<T>().add(y * down.stride * across.extent);
+                for place in (0..count).step_by(block) {
+                    let place = place.min(count - block);
+                    let (src, place) = (src.add(place * stride), y * count + place);
+                    match block {
+                        16 => write::<T, WHICH, 16>(call.dst, place, largest::<T, SHIFTED, 16>(src, &taps)),
+                        8 => write::<T, WHICH, 8>(call.dst, place, largest::<T, SHIFTED, 8>(src, &taps)),
+                        4 => write::<T, WHICH, 4>(call.dst, place, largest::<T, SHIFTED, 4>(src, &taps)),
+                        _ => write::<T, WHICH, 1>(call.dst, place, largest::<T, SHIFTED, 1>(src, &taps)),
+                    }
                 }
             }
         }
@@ -164,36 +175,43 @@ unsafe fn write<T: Float, const WHICH: bool, const B: usize>(dst: *mut u8, place
     }
 }
 
-/// One row of elements from the values and numbers of its row of places; `src[2]` is the description, `rows` the row's
-/// tap. `STRIDE` is that of the columns; 0: as described.
+/// A plane of elements from the values and numbers of its places; `src[2]` is the description. `STRIDE` is that of the
+/// columns; 0: as described.
 struct Placed<T, const STRIDE: usize>(PhantomData<T>);
 
 impl<T: Float, const STRIDE: usize> Body for Placed<T, STRIDE> {
     #[inline(always)]
     unsafe fn run(call: &Call) {
-        let (dst, values, which) = (call.dst.cast::<T>(), call.src[0].cast::<T>(), call.src[1].cast::<i32>());
-        // SAFETY: `run_chunk` gives the description and rows that are as long as it says.
+        // SAFETY: `run_chunk` gives the description and planes that are as large as it says.
         unsafe {
-            let [_, across] = *call.src[2].cast::<[WindowAxis; 2]>();
+            let [down, across] = *call.src[2].cast::<[WindowAxis; 2]>();
             let stride = if STRIDE == 0 { across.stride } else { STRIDE };
-            let number = (call.rows * stride) as i32;
             let whole = across.extent / stride;
             let block = [16, 8, 4].into_iter().find(|&block| STRIDE == 2 && whole >= block).unwrap_or(1);
-            for place in (0..whole).step_by(block) {
-                let place = place.min(whole - block);
-                let (dst, values, which) = (dst.add(place * stride), values.add(place), which.add(place));
-                match block {
-                    16 => pairs::<T, 16>(dst, values, which, number),
-                    8 => pairs::<T, 8>(dst, values, which, number),
-                    4 => pairs::<T, 4>(dst, values, which, number),
-                    _ => (0..stride).for_each(|x| {
-                        *dst.add(x) = if *which == number + x as i32 { *values } else { T::default() };
-                    }),
+            let (mut first, mut tap) = (0, 0);
+            for y in 0..down.extent {
+                let (values, which) = (call.src[0].cast::<T>().add(first), call.src[1].cast::<i32>().add(first));
+                let (dst, number) = (call.dst.cast::<T>().add(y * across.extent), (tap * stride) as i32);
+                for place in (0..whole).step_by(block) {
+                    let place = place.min(whole - block);
+                    let (dst, values, which) = (dst.add(place * stride), values.add(place), which.add(place));
+                    match block {
+                        16 => pairs::<T, 16>(dst, values, which, number),
+                        8 => pairs::<T, 8>(dst, values, which, number),
+                        4 => pairs::<T, 4>(dst, values, which, number),
+                        _ => (0..stride).for_each(|x| {
+                            *dst.add(x) = if *which == number + x as i32 { *values } else { T::default() };
+                        }),
+                    }
                 }
-            }
-            for x in whole * stride..across.extent {
-                let hit = *which.add(whole) == number + (x - whole * stride) as i32;
-                *dst.add(x) = if hit { *values.add(whole) } else { T::default() };
+                for x in whole * stride..across.extent {
+                    let hit = *which.add(whole) == number + (x - whole * stride) as i32;
+                    *dst.add(x) = if hit { *values.add(whole) } else { T::default() };
+                }
+                tap += 1;
+                if tap == down.stride {
+                    (first, tap) = (first + across.places, 0);
+                }
             }
         }
     }
@@ -223,45 +241,49 @@ impl Executable for PoolKernel {
     }
 
     fn scratch_bytes(&self) -> usize {
-        0
+        // The numbers of a plane.
+        if self.windows.part == WindowsPart::Return { places(&self.windows) * DType::I32.size() } else { 0 }
     }
 
     fn cost(&self) -> u64 {
         50 + (self.windows.planes * elements(&self.windows)) as u64 / 8
     }
 
-    unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, _: &mut [u8]) -> Result<(), RunError> {
+    unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
         let Windows { dtype, part, planes, shifts, axes } = &self.windows;
-        let [down, across] = axes;
         let (elements, places) = (elements(&self.windows), places(&self.windows));
         let described = (&raw const *axes).cast::<u8>();
         let (size, number) = (dtype.size(), DType::I32.size());
-        let (step, rows, cols) = ([0; 3], 0, across.places);
+        let (step, rows, cols) = ([0; 3], 0, 0);
         for plane in chunk * self.per..((chunk + 1) * self.per).min(*planes) {
             // SAFETY: operands are contiguous and as large as the description says; planes are written once.
             unsafe {
-                if *part == WindowsPart::Place {
-                    let values = args.operands[0].add(plane * places * size).cast_const();
-                    let which = args.operands[1].add(plane * places * number).cast_const();
-                    for y in 0..down.extent {
-                        let at = y / down.stride * across.places;
-                        let dst = args.operands[2].add((plane * elements + y * across.extent) * size);
-                        let src = [values.add(at * size), which.add(at * number), described];
-                        (self.rows)(&Call { dst, src, step, rows: y % down.stride, cols });
-                    }
-                    continue;
-                }
-                let out = if *part == WindowsPart::Which { number } else { size };
-                let (shift, result) = match *shifts {
-                    0 => (described, args.operands[1]),
-                    shifts => (args.operands[1].add(plane % shifts * size).cast_const(), args.operands[2]),
+                let whole = |operand: usize| args.operands[operand].add(plane * elements * size);
+                let of_places = |operand: usize, size: usize| args.operands[operand].add(plane * places * size);
+                let which = scratch.as_mut_ptr();
+                // What is added comes behind the elements.
+                let shift = |operand: usize| match shifts {
+                    0 => described,
+                    shifts => args.operands[operand].add(plane % shifts * size).cast_const(),
                 };
-                for y in 0..down.places {
-                    let from = plane * elements + y * down.stride * across.extent;
-                    let src = args.operands[0].add(from * size).cast_const();
-                    let dst = result.add((plane * places + y * across.places) * out);
-                    (self.rows)(&Call { dst, src: [src, described, shift], step, rows, cols });
+                let shifted = usize::from(*shifts > 0);
+                let largest = match part {
+                    WindowsPart::Max => Some((of_places(1 + shifted, size), whole(0), shift(1))),
+                    WindowsPart::Which => Some((of_places(1 + shifted, number), whole(0), shift(1))),
+                    WindowsPart::Return => Some((which, whole(1), shift(2))),
+                    WindowsPart::Place => None,
+                };
+                if let Some((dst, src, shift)) = largest {
+                    let src = [src.cast_const(), described, shift];
+                    (self.planes[0])(&Call { dst, src, step, rows, cols });
                 }
+                let which = match part {
+                    WindowsPart::Return => which,
+                    WindowsPart::Place => of_places(1, number),
+                    WindowsPart::Max | WindowsPart::Which => continue,
+                };
+                let src = [of_places(0, size).cast_const(), which.cast_const(), described];
+                (self.planes[1])(&Call { dst: whole(2 + shifted), src, step, rows, cols });
             }
         }
         Ok(())

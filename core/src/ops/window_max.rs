@@ -23,6 +23,8 @@ use crate::reference::{Array, Pools};
 use crate::tape::TensorType;
 use crate::tensor::shape::Shape;
 
+const ON_HOST: &str = "invariant: only programs of the host return values by an image";
+
 /// A window along one axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Window {
@@ -65,6 +67,9 @@ enum Part {
     Pick,
     /// Values and numbers per window, both with margins → each element is the sum of what windows gave it.
     Place,
+    /// Values per window and x → `Place` of the numbers of x, for windows beside each other that reach every element:
+    /// the host's, made after derivatives.
+    Return,
 }
 
 impl WindowMax {
@@ -139,12 +144,18 @@ impl WindowMax {
         ty
     }
 
+    /// Whether the result is an image.
+    fn gives(&self) -> bool {
+        matches!(self.part, Part::Place | Part::Return)
+    }
+
     /// The host's kernel for windows beside each other, if it has one: of the types of the result and the first input.
     fn on_host(&self, ty: &TensorType, from: &TensorType) -> Option<Windows> {
         let part = match self.part {
             Part::Max => WindowsPart::Max,
             Part::Which => WindowsPart::Which,
             Part::Place => WindowsPart::Place,
+            Part::Return => WindowsPart::Return,
             Part::Pick => return None,
         };
         let beside = self.windows.iter().all(|window| window.kernel <= window.stride);
@@ -153,7 +164,7 @@ impl WindowMax {
             return None;
         }
         let lead = ty.shape.len() - self.windows.len();
-        let (elements, places) = if self.part == Part::Place { (ty, from) } else { (from, ty) };
+        let (elements, places) = if self.gives() { (ty, from) } else { (from, ty) };
         let mut axes = [WindowAxis { extent: 1, places: 1, kernel: 1, stride: 1 }; 2];
         for (i, window) in self.windows.iter().enumerate() {
             let (extent, places) = (elements.shape[lead + i], places.shape[lead + i]);
@@ -163,6 +174,36 @@ impl WindowMax {
         let planes = ty.shape[..lead].iter().product();
         let shifts = if self.shifted { ty.shape[lead - 1] } else { 0 };
         Some(Windows { dtype: from.dtype, part, planes, shifts, axes })
+    }
+
+    /// The same without what is added to all elements of a channel, as a bias is.
+    fn without_sum(&self, world: &World, node: Id) -> Option<(Op, Ids)> {
+        let sum = world.inputs[node.index()][0];
+        let (ty, of) = (&world.ty[node.index()], &world.ty[sum.index()]);
+        let adds = matches!(&world.op[sum.index()], Op::Kernel(kernel) if kernel.is(templates::ADD));
+        if !adds || world.bound[sum.index()].is_some() {
+            return None;
+        }
+        self.on_host(ty, of)?;
+        let [a, b] = world.inputs[sum.index()][..] else { return None };
+        let (image, shift) = [(a, b), (b, a)].into_iter().find(|&(image, shift)| {
+            let same = world.dtype(image) == of.dtype && world.dtype(shift) == of.dtype;
+            same && world.shape(image) == &of.shape && self.is_per_channel(world.shape(shift), &of.shape)
+        })?;
+        Some((WindowMax { shifted: true, ..self.clone() }.into(), Ids::from_slice(&[image, shift])))
+    }
+
+    /// What places by the numbers of an image does it by the image, if windows reach all of it: no margins are there.
+    fn without_numbers(&self, world: &World, node: Id) -> Option<(Op, Ids)> {
+        let &[values, which] = &world.inputs[node.index()][..] else { return None };
+        let Op::WindowMax(numbers) = &world.op[which.index()] else { return None };
+        if numbers.part != Part::Which || world.bound[which.index()].is_some() {
+            return None;
+        }
+        let returns = numbers.with(Part::Return);
+        returns.on_host(&world.ty[node.index()], &world.ty[values.index()])?;
+        let inputs = [values].into_iter().chain(world.inputs[which.index()].iter().copied()).collect();
+        Some((returns.into(), inputs))
     }
 
     /// Whether a shape is one number for each channel of an image, the same at all its places.
@@ -265,6 +306,7 @@ impl Primitive for WindowMax {
             Part::Which => ", which",
             Part::Pick => ", pick",
             Part::Place => ", place",
+            Part::Return => ", return",
         };
         let shifted = if self.shifted { ", shifted" } else { "" };
         format!("window_max {}{part}{shifted}", windows.join(" ")).into()
@@ -312,6 +354,7 @@ impl Primitive for WindowMax {
                 let which = cx.inputs[1];
                 self.place(cx, cotangent, which, &shape)
             }
+            Part::Return => unreachable!("invariant: it is made after derivatives"),
             Part::Place => {
                 let image = cx.world.ty[cx.node.index()].clone();
                 let narrow = self.which_type(&image);
@@ -325,22 +368,12 @@ impl Primitive for WindowMax {
         cx.contribute(0, value);
     }
 
-    /// Without what is added to all elements of a channel, as a bias is.
     fn absorbed(&self, world: &World, node: Id) -> Option<(Op, Ids)> {
-        let sum = world.inputs[node.index()][0];
-        let (ty, of) = (&world.ty[node.index()], &world.ty[sum.index()]);
-        let compares = !self.shifted && matches!(self.part, Part::Max | Part::Which);
-        let adds = matches!(&world.op[sum.index()], Op::Kernel(kernel) if kernel.is(templates::ADD));
-        if !compares || !adds || world.bound[sum.index()].is_some() {
-            return None;
+        match self.part {
+            Part::Max | Part::Which if !self.shifted => self.without_sum(world, node),
+            Part::Place => self.without_numbers(world, node),
+            _ => None,
         }
-        self.on_host(ty, of)?;
-        let [a, b] = world.inputs[sum.index()][..] else { return None };
-        let (image, shift) = [(a, b), (b, a)].into_iter().find(|&(image, shift)| {
-            let same = world.dtype(image) == of.dtype && world.dtype(shift) == of.dtype;
-            same && world.shape(image) == &of.shape && self.is_per_channel(world.shape(shift), &of.shape)
-        })?;
-        Some((WindowMax { shifted: true, ..self.clone() }.into(), Ids::from_slice(&[image, shift])))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
@@ -399,6 +432,7 @@ impl Primitive for WindowMax {
             Part::Max => pools.max(inputs[0], ty, |value, _| value),
             Part::Which => pools.max(inputs[0], ty, |_, number| number as f64),
             Part::Pick => pools.pick(inputs[0], inputs[1], ty),
+            Part::Return => return Err(Problem::Argument(ON_HOST.into())),
             Part::Place => {
                 let before: Vec<usize> = self.windows.iter().map(|w| w.cover() - 1).collect();
                 pools.place(inputs[0], inputs[1], &before, ty)

@@ -28,6 +28,8 @@ pub enum WindowsPart {
     /// Operands places, numbers → elements: each element is the value of its window if the number is that of its tap,
     /// and 0 otherwise.
     Place,
+    /// Operands places, elements → elements: `Place` of the numbers that `Which` has for these elements.
+    Return,
 }
 
 /// Windows along one axis.
@@ -35,7 +37,7 @@ pub enum WindowsPart {
 pub struct WindowAxis {
     /// Elements of a plane.
     pub extent: usize,
-    /// Windows; for `Place` enough to reach every element.
+    /// Windows; for `Place` and `Return` enough to reach every element.
     pub places: usize,
     /// Elements of a window, at most the stride.
     pub kernel: usize,
@@ -49,11 +51,15 @@ impl Windows {
         let plain = self.shifts == 0 || self.part != WindowsPart::Place;
         plain
             && self.axes.iter().all(|axis| {
-                let reach = match self.part {
-                    WindowsPart::Place => axis.places * axis.stride >= axis.extent,
-                    _ => axis.places == 0 || (axis.places - 1) * axis.stride + axis.kernel <= axis.extent,
+                let (gives, takes) = match self.part {
+                    WindowsPart::Place => (true, false),
+                    WindowsPart::Return => (true, true),
+                    _ => (false, true),
                 };
-                reach && axis.kernel > 0 && axis.kernel <= axis.stride
+                (!gives || axis.places * axis.stride >= axis.extent)
+                    && (!takes || axis.places == 0 || (axis.places - 1) * axis.stride + axis.kernel <= axis.extent)
+                    && axis.kernel > 0
+                    && axis.kernel <= axis.stride
             })
     }
 }

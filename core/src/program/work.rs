@@ -108,7 +108,7 @@ pub(crate) fn work(kernel: &Kernel, operands: &[usize]) -> Work {
                 flops: pairs * (2 * (3 * depth + 2 * width) + 6),
             }
         }
-        Kernel::Windows(windows) if windows.part == WindowsPart::Place => {
+        Kernel::Windows(windows) if matches!(windows.part, WindowsPart::Place | WindowsPart::Return) => {
             Work { read: bytes(0) + bytes(1), written: bytes(2), flops: 0 }
         }
         Kernel::Windows(_) => Work { read: bytes(0), written: bytes(1), flops: 0 },

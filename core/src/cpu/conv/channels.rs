@@ -250,17 +250,19 @@ impl<T: Element> Executable for ByChannels<T> {
         // SAFETY: the result is contiguous, and all chunks have written their sums.
         unsafe {
             let (sums, out) = (args.partial.cast::<T>(), args.operands[2].cast::<T>());
-            for group in 0..self.groups {
-                let first = sums.add(group * self.blocks * self.sums());
+            for (group, o) in (0..self.groups).flat_map(|group| (0..self.outputs).map(move |o| (group, o))) {
+                let row = |block: usize| sums.add((group * self.blocks + block) * self.sums() + o * pitch);
+                let total = std::slice::from_raw_parts_mut(row(0), pitch);
                 for block in 1..self.blocks {
-                    let next = first.add(block * self.sums());
-                    (0..self.sums()).for_each(|i| *first.add(i) = (*first.add(i)).plus(*next.add(i)));
+                    let more = std::slice::from_raw_parts(row(block).cast_const(), pitch);
+                    total.iter_mut().zip(more).for_each(|(total, more)| *total = total.plus(*more));
                 }
-                for o in 0..self.outputs {
-                    let out = out.add((group * self.outputs + o) * self.channels * self.taps);
-                    for t in 0..self.taps {
-                        let at = |c: usize| o * pitch + (c / lanes * self.taps + t) * lanes + c % lanes;
-                        (0..self.channels).for_each(|c| *out.add(c * self.taps + t) = *first.add(at(c)));
+                // Taps, each of a vector of channels, become channels, each of all taps.
+                let out = out.add((group * self.outputs + o) * self.channels * self.taps);
+                for (block, total) in total.chunks_exact(self.taps * lanes).enumerate() {
+                    for c in 0..lanes.min(self.channels - block * lanes) {
+                        let out = out.add((block * lanes + c) * self.taps);
+                        (0..self.taps).for_each(|t| *out.add(t) = *total.get_unchecked(t * lanes + c));
                     }
                 }
             }

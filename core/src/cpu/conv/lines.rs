@@ -4,11 +4,11 @@
 
 use super::shifted::Shifted;
 use super::tile::{Dots, WIDEST};
-use super::{CHUNK_WORK, CHUNKS, Operand, Units, band, carve, carved, even};
+use super::{Ahead, CHUNK_WORK, CHUNKS, Operand, Units, band, carve, carved, even, seen};
 use crate::cpu::isa::Isa;
 use crate::cpu::micro::{Micro, Number};
 use crate::cpu::vector::tree;
-use crate::program::kernel::{Args, Convolution, Executable, RunError};
+use crate::program::kernel::{Args, Convolution, Executable, RunError, Sliding};
 
 /// A compiled gradient.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct ByLines<T: 'static> {
     outputs: usize,
     channels: usize,
     width: usize,
+    axes: [Sliding; 2],
     image: Operand,
     places: Operand,
     /// Whether places of an image lie side by side.
@@ -63,6 +64,7 @@ impl<T: Number> ByLines<T> {
             outputs,
             channels,
             width: across.places,
+            axes: *axes,
             image: Operand::new(image, [items, groups, channels, down.stored, across.stored]),
             places: Operand::new(other, [items, groups, outputs, down.places, across.places]),
             is_linear,
@@ -97,23 +99,28 @@ impl<T: Number> ByLines<T> {
         (places, row): (*const T, isize),
         (vectors, sums): (*mut T, *mut T),
         count: usize,
+        mut ahead: [Ahead<T>; 2],
     ) {
         let Micro { lanes, ref conv, .. } = *self.micro;
         let panels = self.terms.len().div_ceil(self.micro.vectors());
         let tiles = self.outputs.div_ceil(self.micro.height());
         let (steps, pitch) = (count / lanes, self.terms.len() * lanes);
-        let mut first = 0;
-        for panel in 0..panels {
-            let terms = &self.terms[first..first + even(self.terms.len(), panels, panel)];
-            let b: [*const T; WIDEST] = std::array::from_fn(|w| image.wrapping_add(terms[w.min(terms.len() - 1)]));
-            let mut o = 0;
-            for tile in 0..tiles {
-                let rows = even(self.outputs, tiles, tile);
+        let pieces = ahead.map(|ahead: Ahead<T>| ahead.piece(panels * tiles / 2));
+        let mut o = 0;
+        for tile in 0..tiles {
+            let rows = even(self.outputs, tiles, tile);
+            let a = places.wrapping_offset(o as isize * row);
+            let mut first = 0;
+            for panel in 0..panels {
+                let terms = &self.terms[first..first + even(self.terms.len(), panels, panel)];
+                let b: [*const T; WIDEST] = std::array::from_fn(|w| image.wrapping_add(terms[w.min(terms.len() - 1)]));
+                let next = ahead.iter_mut().zip(pieces).find_map(|(ahead, piece)| ahead.next(piece));
+                let (next, piece) = next.map_or((a, 0), |(next, count)| (next, count.div_ceil(steps.max(1))));
                 // SAFETY: as our caller promised; there is a vector for each sum.
                 unsafe {
-                    let a = places.offset(o as isize * row);
                     let at = vectors.add(o * pitch + first * lanes);
-                    conv.dots[terms.len() - 1][rows - 1](&Dots { steps, a, a_row: row, b, lanes: at, pitch });
+                    let dots = Dots { steps, a, a_row: row, b, lanes: at, pitch, next: (next, piece) };
+                    conv.dots[terms.len() - 1][rows - 1](&dots);
                     if steps * lanes < count {
                         for (r, w) in (0..rows).flat_map(|r| (0..terms.len()).map(move |w| (r, w))) {
                             let (a, b) = (a.offset(r as isize * row), b[w]);
@@ -122,9 +129,28 @@ impl<T: Number> ByLines<T> {
                         }
                     }
                 }
-                o += rows;
+                first += terms.len();
             }
-            first += terms.len();
+            o += rows;
+        }
+    }
+
+    /// The image and the places of a unit, which are asked for while the one before is computed.
+    ///
+    /// # Safety
+    /// As for `run_chunk`.
+    unsafe fn ahead(&self, args: &Args<'_>, group: usize, unit: usize) -> [Ahead<T>; 2] {
+        if unit >= self.items * self.units.bands {
+            return [Ahead::NONE; 2];
+        }
+        let (item, _, first, rows) = self.units.of(unit);
+        let [down, across] = &self.axes;
+        let [places, image] = [0, 1].map(|i| (args.operands[i], [item, group]));
+        // SAFETY: as our caller promised.
+        unsafe {
+            let seen = (seen(down, (first, rows)), across.stored);
+            let places = self.places.ahead(places, args, [1, self.outputs], (first..first + rows, self.width));
+            [self.image.ahead(image, args, [1, self.channels], seen), places]
         }
     }
 }
@@ -177,7 +203,8 @@ impl<T: Number> Executable for ByLines<T> {
                     }
                     (gathered.cast_const(), count as isize)
                 };
-                self.multiply(image, lines, (vectors, sums), rows * self.width);
+                let ahead = self.ahead(args, group, unit + 1);
+                self.multiply(image, lines, (vectors, sums), rows * self.width, ahead);
             }
             for i in 0..self.sums() {
                 let sum = tree(std::slice::from_raw_parts_mut(vectors.add(i * lanes), lanes), T::plus);

@@ -107,6 +107,8 @@ pub struct Dots<T> {
     /// A vector for each pair, side by side for a row, and from row to row.
     pub lanes: *mut T,
     pub pitch: usize,
+    /// As of a [`Strip`], per step.
+    pub next: (*const T, usize),
 }
 
 /// Computes dot products of a fixed number of rows.
@@ -121,11 +123,13 @@ pub type DotsFn<T> = unsafe fn(&Dots<T>);
 /// As for [`DotsFn`].
 #[inline(always)]
 pub unsafe fn dots<V: Vector, const R: usize, const W: usize>(dots: &Dots<V::Element>) {
-    let &Dots { steps, a, a_row, b, lanes, pitch } = dots;
+    let &Dots { steps, a, a_row, b, lanes, pitch, next: (mut next, step) } = dots;
     // SAFETY: as our caller promised.
     unsafe {
         let mut acc = [[V::zero(); W]; R];
         for i in 0..steps {
+            V::prefetch_far(next);
+            next = next.wrapping_add(step);
             let mut line = [V::zero(); W];
             for (line, b) in line.iter_mut().zip(b) {
                 *line = V::load(b.add(i * V::LANES));

@@ -5,6 +5,7 @@ use std::ops::Add;
 use tapeflow_ir::DType;
 
 use super::{Buffer, Rng, compile, isas, run};
+use crate::cpu::isa::Isa;
 use crate::program::kernel::{Kernel, WindowAxis, Windows, WindowsPart};
 
 /// `(extent, kernel, stride)` of both axes.
@@ -79,6 +80,7 @@ fn check<T: Copy + PartialOrd + Default + Into<f64> + Add<Output = T>>(
             assert_eq!(max.to_bits(), largest.to_bits(), "{:?} on {isa} at {i}", CASES[case]);
             assert_eq!(which, (tap.0 * across.stride + tap.1) as i32, "{:?} on {isa} at {i}", CASES[case]);
         }
+        check_returned(rng, &elements, (dtype, isa), planes, case);
         let place = windows(dtype, WindowsPart::Place, planes, CASES[case]);
         let [rows, cols] = place.axes.map(|axis| axis.places);
         let values = Buffer::random(rng, dtype, planes * rows * cols, true);
@@ -96,6 +98,41 @@ fn check<T: Copy + PartialOrd + Default + Into<f64> + Add<Output = T>>(
             let placed: f64 = buffers[2].slice::<T>()[i].into();
             assert_eq!(placed.to_bits(), expected.to_bits(), "{:?} on {isa} at {i}", CASES[case]);
         }
+    }
+}
+
+/// Returning values is putting them to the numbers, bit for bit.
+fn check_returned(rng: &mut Rng, elements: &Buffer, (dtype, isa): (DType, Isa), planes: usize, case: usize) {
+    let of = |part| windows(dtype, part, planes, CASES[case]);
+    let [which, place] = [WindowsPart::Which, WindowsPart::Place].map(of);
+    let returned = Windows { part: WindowsPart::Return, ..which.clone() };
+    if which.axes != place.axes {
+        assert!(!returned.is_well_formed(), "{returned:?}");
+        return;
+    }
+    let count = planes * which.axes.map(|axis| axis.places).iter().product::<usize>();
+    let values = Buffer::random(rng, dtype, count, true);
+    let runs = |windows: &Windows, buffers: &mut [Buffer]| {
+        run(&*compile(Kernel::Windows(windows.clone()), isa), buffers, &[]).unwrap();
+        buffers[buffers.len() - 1].clone()
+    };
+    let bits = |buffer: &Buffer| match dtype {
+        DType::F32 => buffer.slice::<f32>().iter().map(|x| u64::from(x.to_bits())).collect::<Vec<_>>(),
+        _ => buffer.slice::<f64>().iter().map(|x| x.to_bits()).collect(),
+    };
+    for shifts in [0, planes.min(2)] {
+        let added = (shifts > 0).then(|| Buffer::random(rng, dtype, shifts, true));
+        let with = |x: &[&Buffer]| x.iter().map(|&x| x.clone()).chain(added.clone()).collect::<Vec<Buffer>>();
+        let [which, returned] = [&which, &returned].map(|windows| Windows { shifts, ..windows.clone() });
+        let mut buffers = with(&[elements]);
+        buffers.push(Buffer::new(DType::I32, count));
+        let numbers = runs(&which, &mut buffers);
+        let room = Buffer::new(dtype, elements.len);
+        let expected = runs(&place, &mut [values.clone(), numbers, room.clone()]);
+        let mut buffers = with(&[&values, elements]);
+        buffers.push(room);
+        let found = runs(&returned, &mut buffers);
+        assert_eq!(bits(&found), bits(&expected), "{:?}, {shifts} shifts, on {isa}", CASES[case]);
     }
 }
 
