@@ -1,9 +1,8 @@
 //! Attention in one pass on the CPU: values and derivatives of first and second order against the composite form in
 //! f64, the bits, and the memory it takes.
 
-use tapeflow::nn::AttentionMask;
 use tapeflow::prelude::*;
-use tapeflow::{Result, attention, cached_attention, grad_with, planned_bytes, set_threads};
+use tapeflow::{AttentionMask, Result, attention, cached_attention, grad_with, planned_bytes, set_threads};
 
 type Attend = fn(&[Tensor]) -> Tensor;
 
