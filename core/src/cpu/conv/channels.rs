@@ -164,8 +164,7 @@ impl<T: Element> ByChannels<T> {
                     // SAFETY: as our caller promised.
                     unsafe {
                         let (k, a) = (DEPTH.min(count - p), places.offset(o as isize * row));
-                        let next = ahead.iter_mut().zip(pieces).find_map(|(ahead, piece)| ahead.next(piece));
-                        let (next, piece) = next.unwrap_or((a, 0));
+                        let next = (0..2).find_map(|i| Some((ahead[i].next(pieces[i])?, pieces[i].div_ceil(k))));
                         conv.strips[vectors - 1][rows - 1](&Strip {
                             k,
                             a,
@@ -176,7 +175,7 @@ impl<T: Element> ByChannels<T> {
                             c: sums.add(o * pitch + v * lanes),
                             pitch,
                             add: !is_first || p > 0,
-                            next: (next, piece.div_ceil(k)),
+                            next: next.unwrap_or((a, 0)),
                         });
                     }
                     o += rows;

@@ -114,12 +114,11 @@ impl<T: Number> ByLines<T> {
             for panel in 0..panels {
                 let terms = &self.terms[first..first + even(self.terms.len(), panels, panel)];
                 let b: [*const T; WIDEST] = std::array::from_fn(|w| image.wrapping_add(terms[w.min(terms.len() - 1)]));
-                let next = ahead.iter_mut().zip(pieces).find_map(|(ahead, piece)| ahead.next(piece));
-                let (next, piece) = next.map_or((a, 0), |(next, count)| (next, count.div_ceil(steps.max(1))));
+                let next = (0..2).find_map(|i| Some((ahead[i].next(pieces[i])?, pieces[i].div_ceil(steps.max(1)))));
                 // SAFETY: as our caller promised; there is a vector for each sum.
                 unsafe {
                     let at = vectors.add(o * pitch + first * lanes);
-                    let dots = Dots { steps, a, a_row: row, b, lanes: at, pitch, next: (next, piece) };
+                    let dots = Dots { steps, a, a_row: row, b, lanes: at, pitch, next: next.unwrap_or((a, 0)) };
                     conv.dots[terms.len() - 1][rows - 1](&dots);
                     if steps * lanes < count {
                         for (r, w) in (0..rows).flat_map(|r| (0..terms.len()).map(move |w| (r, w))) {

@@ -176,18 +176,18 @@ impl<T> Ahead<T> {
         self.run.div_ceil((pieces / self.runs.max(1)).max(1))
     }
 
-    /// The next piece, of at most so many elements.
+    /// Where the next piece begins, of at most so many elements.
     #[inline(always)]
-    fn next(&mut self, piece: usize) -> Option<(*const T, usize)> {
+    fn next(&mut self, piece: usize) -> Option<*const T> {
         if self.runs == 0 {
             return None;
         }
-        let (from, count) = (self.at.wrapping_add(self.done), piece.min(self.run - self.done));
-        self.done += count;
-        if self.done == self.run {
+        let from = self.at.wrapping_add(self.done);
+        self.done += piece;
+        if self.done >= self.run {
             (self.at, self.runs, self.done) = (self.at.wrapping_offset(self.step), self.runs - 1, 0);
         }
-        Some((from, count))
+        Some(from)
     }
 }
 

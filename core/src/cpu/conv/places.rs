@@ -131,30 +131,31 @@ impl<T: Element> Places<T> {
         (image, kernel): (*const T, *const T),
         (out, pitch): (*mut T, usize),
         count: usize,
-        ahead: &mut [(Ahead<T>, usize)],
+        ahead: &mut [(Ahead<T>, usize); 2],
     ) {
         let Micro { lanes, ref conv, .. } = *self.micro;
         let vectors = count.div_ceil(lanes);
         let panels = vectors.div_ceil(self.micro.vectors());
         let tiles = self.outputs.div_ceil(self.micro.height());
-        let row = self.kernel.stride(1);
+        let (k, row) = (part.weights.len(), self.kernel.stride(1));
+        let pieces = ahead.each_ref().map(|(_, piece)| (*piece).min(k * LINE));
+        let steps = pieces.map(|piece| piece.div_ceil(k.max(1)));
         let mut edge = [T::ZERO; EDGE];
         let mut j = 0;
         for panel in 0..panels {
             let vectors = even(vectors, panels, panel);
             let width = vectors * lanes;
             let cols = width.min(count - j);
+            let place = |w: usize| image.wrapping_add(self.shifted.place(j + w * lanes));
+            let b: [*const T; WIDEST] = std::array::from_fn(place);
             let mut o = 0;
             for tile in 0..tiles {
                 let rows = even(self.outputs, tiles, tile);
                 // SAFETY: as our caller promised; `edge` holds the largest tile.
                 unsafe {
-                    let b: [*const T; WIDEST] =
-                        std::array::from_fn(|w| image.wrapping_add(self.shifted.place(j + w * lanes)));
                     let c = out.add(o * pitch + j);
-                    let (k, a) = (part.weights.len(), kernel.offset(o as isize * row));
-                    let next = ahead.iter_mut().find_map(|(ahead, piece)| ahead.next((*piece).min(k * LINE)));
-                    let (next, count) = next.unwrap_or((a, 0));
+                    let a = kernel.offset(o as isize * row);
+                    let next = (0..2).find_map(|i| Some((ahead[i].0.next(pieces[i])?, steps[i])));
                     let strip = Strip {
                         k,
                         a,
@@ -165,7 +166,7 @@ impl<T: Element> Places<T> {
                         c,
                         pitch,
                         add: false,
-                        next: (next, count.div_ceil(k.max(1))),
+                        next: next.unwrap_or((a, 0)),
                     };
                     let sums = conv.strips[vectors - 1][rows - 1];
                     if cols == width {

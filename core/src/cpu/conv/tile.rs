@@ -34,6 +34,9 @@ pub struct Strip<T> {
 /// How many terms ahead a strip asks for its vectors: lists of offsets are longer by so many.
 pub const AHEAD: usize = 8;
 
+/// Terms of a sum that is so long that its result may be asked for at its start.
+const LONG: usize = 16;
+
 /// Computes a tile of a fixed size.
 ///
 /// # Safety
@@ -63,7 +66,8 @@ pub unsafe fn strip<V: Vector, const R: usize, const W: usize>(strip: &Strip<V::
     unsafe {
         let mut acc = [[V::zero(); W]; R];
         // The result is far away when its turn comes.
-        (0..R).for_each(|r| (0..W).for_each(|w| V::prefetch(c.wrapping_add(r * pitch + w * V::LANES))));
+        let early = if k >= LONG { R } else { 0 };
+        (0..early).for_each(|r| (0..W).for_each(|w| V::prefetch(c.wrapping_add(r * pitch + w * V::LANES))));
         for p in 0..k {
             let at = *b_at.add(p) as isize;
             let mut line = [V::zero(); W];
