@@ -6,13 +6,15 @@ use std::fmt;
 use tapeflow_ir::{DType, Extent, Op, Reduce};
 
 use super::CompileError;
+use super::code::{self, InPlace};
 use super::cut::{Cut, Shapes, elements_of_chunk};
-use super::fold::{Folds, folds};
+use super::fold::{Folds, PIECE, folds};
 use super::isa::Isa;
 use super::lower::{Context, lower};
 use super::output::{Output, Target};
+use super::runs::as_rows;
 use super::space::{TRANSPOSED_ROWS, Walk, collapse, is_linear, product};
-use super::step::{Class, Lowered, Place, Read, Slot, Step, Write};
+use super::step::{Class, Lowered, Place, Read, Shape, Slot, Step, Write};
 use super::vector::{Primitive, Random, select};
 use crate::program::kernel::{Group, Layout, OutputKind, Shifts, Source};
 
@@ -66,8 +68,8 @@ pub struct GroupKernel {
     pub(super) moving_outputs: Vec<(Slot, usize)>,
     /// Slots of rows that are folded into, and their output.
     pub(super) moving_folds: Vec<(Slot, usize)>,
-    /// Whether outputs may lie where parameters are read.
-    pub(super) in_place: bool,
+    /// Whether outputs may lie where parameters are read: those of elements, those of rows.
+    pub(super) in_place: InPlace,
     pub(super) scratch_bytes: usize,
     pub(super) cost: u64,
 }
@@ -88,6 +90,9 @@ impl fmt::Debug for GroupKernel {
 /// # Errors
 /// See [`CompileError`].
 pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
+    let longest = if code::is_enabled(isa)? { PIECE } else { TILE_MOST };
+    let rows = as_rows(group, longest);
+    let (group, runs) = (rows.as_ref().unwrap_or(group), rows.is_some());
     let function = &group.function;
     let stored_by_row = |index: usize, layout: &Layout| {
         let last = (group.space.last(), layout.strides.last());
@@ -95,7 +100,7 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
             && matches!(last, (Some(&extent), Some(0)) if extent != 1)
     };
     let by_row =
-        function.values.iter().any(|(op, _)| matches!(op, Op::Reduce(..)))
+        runs || function.values.iter().any(|(op, _)| matches!(op, Op::Reduce(..)))
             || group.outputs.iter().enumerate().any(
                 |(index, output)| matches!(&output.kind, OutputKind::Store(layout) if stored_by_row(index, layout)),
             );
@@ -232,11 +237,15 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
         moving_inputs: vec![],
         moving_outputs: vec![],
         moving_folds: vec![],
-        in_place: false,
+        in_place: InPlace::default(),
         scratch_bytes: 0,
     };
-    if let [Step::Code(number)] = kernel.lowered.body[..] {
+    let mut codes = kernel.lowered.body.iter().filter(|step| !is_per_row(step));
+    if let (Some(&Step::Code(number)), None) = (codes.next(), codes.next()) {
         kernel.in_place = kernel.lowered.codes[number].in_place;
+        // What is written before the code runs may not lie where that reads.
+        let writes = |step: &Step| step.slots(&kernel.lowered.codes).0.iter().any(|slot| is_output(&kernel, *slot));
+        kernel.in_place.rows &= !kernel.lowered.body.iter().any(|step| is_per_row(step) && writes(step));
     }
     for (slot, place) in kernel.lowered.places.iter().enumerate() {
         match *place {
@@ -252,11 +261,24 @@ pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
     Ok(kernel)
 }
 
+fn is_output(kernel: &GroupKernel, slot: Slot) -> bool {
+    matches!(kernel.lowered.places[slot as usize], Place::Output(_))
+}
+
+/// Whether a step is done for the rows of a tile, not for their elements.
+fn is_per_row(step: &Step) -> bool {
+    match step {
+        Step::Call { shape, .. } => matches!(shape, Shape::One | Shape::Rows),
+        Step::Load { class, .. } => *class <= Class::Row,
+        _ => false,
+    }
+}
+
 /// How many elements of a tile keep the registers within [`TILE_BYTES`].
 fn tile_elements(lowered: &Lowered, by_row: bool, length: usize) -> usize {
     let lanes = lowered.registers.iter().filter(|register| register.class == Class::Lane);
     let bytes: usize = lanes.map(|register| register.size).sum();
-    if bytes == 0 && lowered.body.iter().all(|step| matches!(step, Step::Code(_))) {
+    if bytes == 0 && lowered.body.iter().all(|step| matches!(step, Step::Code(_)) || is_per_row(step)) {
         let most = CODE_TILE.min(elements_of_chunk(lowered.cost)) & !63;
         return most.max(if by_row { length } else { TILE_MOST });
     }

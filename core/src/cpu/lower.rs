@@ -252,7 +252,6 @@ impl Lowering<'_> {
         let (op, ty) = function.values[v.0 as usize];
         let isa = self.context.isa;
         let dtype = |v: V| function.values[v.0 as usize].1.dtype;
-        self.out.cost += cost(op, ty.dtype);
         match op {
             Op::Input(_) | Op::Const(_) | Op::Length => {}
             Op::Detach(a) => self.values[v.0 as usize] = Some(self.alias(a)),
@@ -288,6 +287,13 @@ impl Lowering<'_> {
                     Some(Value { slot: dst, class: Class::Row, lanes: None, dtype, computed: true });
             }
         }
+        // What occurs less often than elements costs next to nothing for each of them.
+        let per_element = match (op, self.values[v.0 as usize]) {
+            (Op::Input(index), _) => self.context.inputs[index as usize].0 == Class::Lane,
+            (Op::Reduce(..), _) => true,
+            (_, value) => value.is_some_and(|value| value.class == Class::Lane),
+        };
+        self.out.cost += if per_element { cost(op, ty.dtype) } else { 0.0 };
         for (output, &value) in function.outputs.iter().enumerate() {
             if value == v && self.context.outputs[output] == Write::Fold {
                 let src = self.spread_value(v, Class::Lane);

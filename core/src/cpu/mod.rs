@@ -20,12 +20,14 @@ mod lower;
 mod math;
 mod matmul;
 mod micro;
+mod moves;
 mod output;
 mod pack;
 mod pairs;
 mod pieces;
 mod pools;
 mod real;
+mod runs;
 mod scatter;
 mod space;
 mod step;
@@ -74,7 +76,10 @@ pub fn compile(kernel: &Kernel, isa: Isa) -> Result<Arc<dyn Executable>, Compile
         return Err(IsaError::Unavailable(isa).into());
     }
     Ok(match kernel {
-        Kernel::Group(group) => Arc::new(group::compile(group, isa)?),
+        Kernel::Group(group) => match moves::MoveKernel::new(group) {
+            Some(moves) => Arc::new(moves),
+            None => Arc::new(group::compile(group, isa)?),
+        },
         Kernel::Groups(groups) => Arc::new(groups::compile(groups, isa)?),
         Kernel::Matmul(matmul) => matmul::compile(matmul, isa)?,
         Kernel::LinearInt8(linear) => Arc::new(int8::Int8Kernel::new(linear, isa)),

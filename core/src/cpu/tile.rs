@@ -261,7 +261,11 @@ impl Executable for GroupKernel {
                 self.outputs.iter().for_each(|output| output.fill_empty(args));
             }
             for (index, output) in self.outputs.iter().enumerate() {
-                if !self.in_place && matches!(output.write, Write::Direct(_)) && self.is_donated(output, args) {
+                let in_place = match output.write {
+                    Write::Direct(Class::Row) => self.in_place.rows,
+                    _ => self.in_place.elements,
+                };
+                if !in_place && matches!(output.write, Write::Direct(_)) && self.is_donated(output, args) {
                     run.donated |= 1 << index.min(63);
                 }
             }

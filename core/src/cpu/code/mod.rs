@@ -31,7 +31,7 @@ use std::sync::OnceLock;
 
 use super::isa::{Isa, IsaError};
 use super::lower::Context;
-use super::step::{Class, Lowered, Place, Slot, Step};
+use super::step::{Class, Lowered, Place, Shape, Slot, Step};
 
 thread_local! {
     static ENABLED: Cell<bool> = const { Cell::new(true) };
@@ -52,7 +52,7 @@ pub fn without<T>(f: impl FnOnce() -> T) -> T {
 }
 
 /// Whether code is made: not for paths that have no form, and not if `TAPEFLOW_JIT` is `0`.
-fn is_enabled(isa: Isa) -> Result<bool, IsaError> {
+pub fn is_enabled(isa: Isa) -> Result<bool, IsaError> {
     static WANTED: OnceLock<Result<bool, IsaError>> = OnceLock::new();
     let wanted = WANTED.get_or_init(|| match std::env::var_os("TAPEFLOW_JIT") {
         None => Ok(true),
@@ -61,6 +61,15 @@ fn is_enabled(isa: Isa) -> Result<bool, IsaError> {
         Some(value) => Err(IsaError::Jit(value.to_string_lossy().into_owned())),
     });
     Ok(wanted.clone()? && matches!(isa.vectors(), Isa::Avx512 | Isa::Avx2) && ENABLED.get())
+}
+
+/// Which outputs may lie where operands lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InPlace {
+    /// Those of elements: every element is written after all that is read of its row.
+    pub elements: bool,
+    /// Those of rows.
+    pub rows: bool,
 }
 
 /// Compiled steps.
@@ -72,8 +81,8 @@ pub struct Code {
     pub writes: Vec<Slot>,
     /// Whether the rows of a tile are taken as one.
     flat: bool,
-    /// Whether its outputs may lie where its operands lie.
-    pub in_place: bool,
+    /// Which of its outputs may lie where its operands lie.
+    pub in_place: InPlace,
     #[cfg(target_arch = "x86_64")]
     entry: memory::Executable,
 }
@@ -115,6 +124,8 @@ pub fn fuse(lowered: &mut Lowered, context: &Context<'_>) -> Result<(), IsaError
         }
     }
     let mut body = loads;
+    let (early, calls) = per_row_first(calls, lowered.places.len());
+    body.extend(early);
     let mut at = 0;
     while at < calls.len() {
         let found = nest::longest(&calls[at..], (&body, &sinks), lowered, context);
@@ -144,6 +155,17 @@ pub fn fuse(lowered: &mut Lowered, context: &Context<'_>) -> Result<(), IsaError
     body.retain(|step| !matches!(step, Step::Load { dst, .. } if !read.contains(dst)));
     lowered.body = body;
     Ok(())
+}
+
+/// The calls for rows that wait for no elements, which are better made for many rows at once; and the others.
+fn per_row_first(calls: Vec<Step>, slots: usize) -> (Vec<Step>, Vec<Step>) {
+    let mut late = vec![false; slots];
+    calls.into_iter().partition(|step| {
+        let Step::Call { dst, src, shape, .. } = *step else { return false };
+        let early = shape == Shape::Rows && !src.iter().any(|&slot| late[slot as usize]);
+        late[dst as usize] = !early;
+        early
+    })
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -3,6 +3,7 @@
 
 use tapeflow_ir::{Op, Reduce};
 
+use super::InPlace;
 use super::native::{arity, extreme, is_native, micro, operand_format, result_format};
 use super::record::{Access, Format, Id, Micro, Pair, Recorder};
 use crate::cpu::fold::PIECE;
@@ -44,8 +45,8 @@ pub struct Nest {
     pub writes: Vec<Slot>,
     /// Of those, the large ones that nothing here reads again.
     pub streams: Vec<Slot>,
-    /// Whether every element of the outputs is written after all that is read of its row.
-    pub in_place: bool,
+    /// Which outputs may lie where operands lie.
+    pub in_place: InPlace,
 }
 
 /// A nest, and what it stands for.
@@ -85,7 +86,8 @@ pub fn longest(calls: &[Step], around: (&[Step], &[Step]), lowered: &Lowered, co
         _ => false,
     };
     let count = calls.iter().take_while(fits).count();
-    if count < 2 {
+    let sums = |step: &Step| matches!(step, Step::Call { meaning, .. } if is_fold(*meaning));
+    if count < 2 && !(count == 1 && by_row && sums(&calls[0])) {
         return None;
     }
     let (calls, rest) = calls.split_at(count);
@@ -383,7 +385,8 @@ impl Nesting {
             let is_load = |id: Id| matches!(pass.lanes[id as usize], Micro::Load(..));
             pass.lanes.iter().any(|micro| matches!(*micro, Micro::Store(_, Access::Lane(_), _, id) if is_load(id)))
         });
-        Nest { flat, passes, reads, writes, streams, in_place: !(earlier || rows || copies) }
+        let in_place = InPlace { elements: !(earlier || copies), rows: !(earlier || rows || copies) };
+        Nest { flat, passes, reads, writes, streams, in_place }
     }
 }
 

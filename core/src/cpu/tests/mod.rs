@@ -12,6 +12,7 @@ mod math;
 mod matmul;
 mod pools;
 mod random_groups;
+mod runs;
 mod windows;
 
 use std::sync::Arc;
