@@ -182,6 +182,11 @@ impl Composer {
 
     /// Adds an expression; returns its values.
     pub fn add_all(&mut self, expr: &Expr) -> Vec<V> {
+        self.add_with(expr, |_| None)
+    }
+
+    /// The same, with values that are there already in the place of some sources.
+    pub fn add_with(&mut self, expr: &Expr, given: impl Fn(&ExprSource) -> Option<V>) -> Vec<V> {
         let new: Vec<Id> = expr.parts.iter().copied().filter(|part| !self.parts.contains(part)).collect();
         self.parts.extend(new);
         let arguments: Vec<V> = expr
@@ -189,6 +194,9 @@ impl Composer {
             .iter()
             .zip(&expr.function.inputs)
             .map(|(source, &ty)| {
+                if let Some(value) = given(source) {
+                    return value;
+                }
                 let found = self.sources.iter().position(|(s, t)| s == source && *t == ty);
                 let at = found.unwrap_or_else(|| {
                     self.sources.push((source.clone(), ty));

@@ -164,7 +164,7 @@ pub(crate) fn fuse(world: &World, roots: &[Id], fuse: bool) -> Result<Vec<Step>,
         lower.store(root);
     }
     let steps = lower.steps;
-    Ok(if fuse { super::batch::batch(world, super::merge::merge(world, steps)) } else { steps })
+    Ok(if fuse { super::batch::batch(world, super::merge::merge(world, steps, &lower.is_root)) } else { steps })
 }
 
 /// Whether the steps can run in order: functions verify, every value is written before it is read, every output has its
