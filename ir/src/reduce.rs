@@ -10,6 +10,9 @@
 //! [`LEADING_CHUNK`]; within a chunk rows are added in order beginning with its first, then the chunks' results are
 //! added in order.
 //!
+//! **Over axes that are not neighbours** the last neighbours are summed first, then the results over the others: a
+//! sum over items and pixels is the sum over items of sums over pixels.
+//!
 //! Integer sums wrap, so any order gives the same bits. Largest and smallest follow [`crate::Binary::Max`] and
 //! [`crate::Binary::Min`], which commute and associate (NaN wins, −0 < +0), so any order will do as well.
 

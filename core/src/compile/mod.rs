@@ -24,6 +24,7 @@ mod recompute;
 mod regions;
 mod request;
 mod schedule;
+mod stages;
 mod waiting;
 mod widen;
 pub(crate) mod world;
@@ -172,9 +173,12 @@ fn compile(world: World, roots: &[Id], request: &Request) -> Result<Program, Fai
         let graph = crate::reference::Graph::new(world, &roots);
         return Ok(Program { checks, ..Program::interpreted(graph) });
     }
-    let (mut world, roots) = widen::widen(world, roots);
+    let (world, roots) = widen::widen(world, roots);
     outputs.iter_mut().zip(&roots).for_each(|((id, _), &root)| *id = root);
     debug_assert_eq!(world.verify(), Ok(()), "after widen");
+    let (mut world, roots) = stages::stages(world, roots);
+    outputs.iter_mut().zip(&roots).for_each(|((id, _), &root)| *id = root);
+    debug_assert_eq!(world.verify(), Ok(()), "after stages");
     if FUSE.get() {
         absorb::absorb(&mut world);
         debug_assert_eq!(world.verify(), Ok(()), "after absorb");

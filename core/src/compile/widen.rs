@@ -17,29 +17,15 @@ pub(crate) fn widen(world: World, roots: Vec<Id>) -> (World, Vec<Id>) {
     if !widened.contains(&true) {
         return (world, roots);
     }
-    let mut new = World::default();
-    (new.given, new.scalars) = (world.given, world.scalars);
-    new.outer_regions.clone_from(&world.outer_regions);
-    let mut became: Vec<Id> = Vec::with_capacity(world.len());
-    for (i, widened) in widened.into_iter().enumerate() {
-        (new.current_origin, new.current_region) = (world.origin[i], world.region[i]);
-        new.current_again = world.again[i];
-        let inputs: Ids = world.inputs[i].iter().map(|x| became[x.index()]).collect();
-        let (op, ty) = (world.op[i].clone(), world.ty[i].clone());
-        became.push(match world.bound[i] {
-            _ if widened => {
-                let inputs: Ids = inputs.into_iter().map(|input| converted(&mut new, input, DType::F32)).collect();
-                let wide = if ty.dtype.is_half() { DType::F32 } else { ty.dtype };
-                let result = new.push(op, &inputs, TensorType { dtype: wide, ..ty.clone() });
-                if ty.dtype.is_half() { converted(&mut new, result, ty.dtype) } else { result }
-            }
-            Some(input) => new.bind(op, inputs, ty, input),
-            None => new.push(op, &inputs, ty),
-        });
-    }
-    (new.current_region, new.current_again) = (0, 0);
-    let roots = roots.iter().map(|r| became[r.index()]).collect();
-    (new, roots)
+    world.rebuilt(&roots, |new, op, inputs, ty, i| {
+        if !widened[i] {
+            return None;
+        }
+        let inputs: Ids = inputs.iter().map(|&input| converted(new, input, DType::F32)).collect();
+        let wide = if ty.dtype.is_half() { DType::F32 } else { ty.dtype };
+        let result = new.push(op.clone(), &inputs, TensorType { dtype: wide, ..ty.clone() });
+        Some(if ty.dtype.is_half() { converted(new, result, ty.dtype) } else { result })
+    })
 }
 
 /// Which nodes compute in f32 what is stored in half precision.

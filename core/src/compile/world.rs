@@ -102,6 +102,32 @@ impl World {
         id
     }
 
+    /// A copy in which other nodes stand for some, and its roots. `other` is given the copy, a node's operation, inputs
+    /// (of the copy), type and number, and adds what stands for it, if anything else does.
+    pub fn rebuilt(
+        &self,
+        roots: &[Id],
+        mut other: impl FnMut(&mut World, &Op, &[Id], &TensorType, usize) -> Option<Id>,
+    ) -> (World, Vec<Id>) {
+        let mut new = World { given: self.given, scalars: self.scalars, ..World::default() };
+        new.outer_regions.clone_from(&self.outer_regions);
+        let mut became: Vec<Id> = Vec::with_capacity(self.len());
+        for (i, (op, ty)) in self.op.iter().zip(&self.ty).enumerate() {
+            (new.current_origin, new.current_region) = (self.origin[i], self.region[i]);
+            new.current_again = self.again[i];
+            let inputs: Ids = self.inputs[i].iter().map(|x| became[x.index()]).collect();
+            let made = other(&mut new, op, &inputs, ty, i);
+            became.push(match (made, self.bound[i]) {
+                (Some(made), _) => made,
+                (None, Some(input)) => new.bind(op.clone(), inputs, ty.clone(), input),
+                (None, None) => new.push(op.clone(), &inputs, ty.clone()),
+            });
+        }
+        (new.current_region, new.current_again) = (0, 0);
+        let roots = roots.iter().map(|root| became[root.index()]).collect();
+        (new, roots)
+    }
+
     /// Whether the columns fit together: the spec that every pass keeps. Checked after each in debug builds.
     pub fn verify(&self) -> Result<(), String> {
         let n = self.len();

@@ -40,6 +40,7 @@ pub(crate) mod softmax;
 pub(crate) mod sort;
 pub(crate) mod source;
 pub(crate) mod to_device;
+pub(crate) mod variance;
 pub(crate) mod window_max;
 
 use std::borrow::Cow;
@@ -127,6 +128,16 @@ pub(crate) trait Primitive {
         None
     }
 
+    /// Whether its arithmetic has several stages, each of which other operations make.
+    fn is_staged(&self, _world: &World, _node: Id) -> bool {
+        false
+    }
+
+    /// These operations: what computes its result of these inputs.
+    fn staged(&self, _world: &mut World, _inputs: &[Id], _ty: &TensorType) -> Id {
+        unreachable!("invariant: only what `is_staged` is asked")
+    }
+
     /// An operation on other inputs that computes what `node` does without needing all that its inputs store.
     fn absorbed(&self, _world: &World, _node: Id) -> Option<(Op, Ids)> {
         None
@@ -168,6 +179,8 @@ primitives! {
     Kernel(kernel::KernelOp),
     /// Sum, max or min over axes.
     Reduce(reduce::ReduceOp),
+    /// Squares of what is around a mean, summed over axes.
+    SquaredDeviations(variance::SquaredDeviations),
     /// Reshape, permute, expand, slice.
     Movement(movement::Movement),
     /// Axes reversed.

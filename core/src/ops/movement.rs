@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use super::host::Host;
-use super::pad::Pad;
+use super::pad::among_zeros;
 use super::{Arguments, Op, Primitive};
 use crate::compile::fuse::Lower;
 use crate::compile::layout::permuted;
@@ -168,7 +168,7 @@ impl Primitive for Movement {
             Movement::Expand => cx.world.sum_to(cotangent, &shape),
             Movement::Slice(cuts) => {
                 let ty = cx.world.ty[cx.inputs[0].index()].clone();
-                cx.world.push(Pad::zeros(cuts.clone()), &[cotangent], ty)
+                among_zeros(cx.world, cotangent, cuts, ty)
             }
         };
         cx.contribute(0, value);

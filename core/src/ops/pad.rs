@@ -79,6 +79,25 @@ impl Pad {
     }
 }
 
+/// `value` among zeros, as a slice by the cuts would have taken it from `ty`; what was zeros already is placed with it,
+/// if each axis is cut but once.
+pub(super) fn among_zeros(world: &mut World, value: Id, cuts: &Cuts, ty: TensorType) -> Id {
+    let (mut cuts, mut value) = (cuts.clone(), value);
+    if world.bound[value.index()].is_none()
+        && let Some(pad) = as_pad(&world.op[value.index()]).cloned()
+        && pad.fill == 0.0f64.to_bits()
+    {
+        let inner = world.inputs[value.index()][0];
+        let shapes = || ty.shape.iter().zip(&world.shape(value)[..]).zip(&world.shape(inner)[..]);
+        if shapes().all(|((outer, middle), inner)| outer == middle || middle == inner) {
+            let own = shapes().map(|((outer, middle), _)| outer == middle).collect::<SmallVec<[bool; 6]>>();
+            cuts.iter_mut().zip(pad.cuts).zip(own).filter(|(_, own)| *own).for_each(|((cut, inner), _)| *cut = inner);
+            value = inner;
+        }
+    }
+    world.push(Pad::zeros(cuts), &[value], ty)
+}
+
 impl Primitive for Pad {
     fn name(&self) -> Cow<'static, str> {
         format!("pad {:?}", self.cuts).into()

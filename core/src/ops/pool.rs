@@ -149,6 +149,11 @@ impl Tensor {
         if places.contains(&0) {
             return Err(Problem::Argument("an adaptive pool must have at least one place per axis".into()));
         }
+        if places == [1; N] && !self.shape()[2..].contains(&0) {
+            // One mean, not the mean of means along each axis.
+            let axes: Vec<isize> = (0..N as isize).map(|axis| 2 + axis).collect();
+            return Ok(self.mean_dim(&axes[..], true));
+        }
         let mut out = self.clone();
         for (axis, &wanted) in places.iter().enumerate() {
             let (axis, extent) = (2 + axis, self.shape()[2 + axis]);

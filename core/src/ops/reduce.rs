@@ -1,15 +1,16 @@
-//! Reductions over axes: sum, max, min, and what is made of them: mean, variance.
+//! Reductions over axes: sum, max, min, and the mean.
 
 use std::borrow::Cow;
 
 use smallvec::SmallVec;
-use tapeflow_ir::Reduce;
+use tapeflow_ir::reduce::{LANES, PIECE};
+use tapeflow_ir::{Reduce, Template};
 
-use super::Primitive;
 use super::arithmetic::templates;
 use super::kernel::KernelOp;
+use super::{Primitive, variance};
 use crate::compile::fuse::Lower;
-use crate::compile::world::Vjp;
+use crate::compile::world::{Id, Vjp, World};
 use crate::error::{Error, Problem};
 use crate::precision;
 use crate::reference::Array;
@@ -23,16 +24,67 @@ use crate::tensor::shape::{IntoAxes, Shape};
 pub(crate) struct ReduceOp {
     op: Reduce,
     axes: SmallVec<[usize; 6]>,
+    /// Whether runs are summed as rows, so that one pass makes this sum and what is around the mean.
+    of_rows: bool,
+}
+
+/// A run of neighbouring axes at the end of a shape, as one axis.
+pub(super) struct Run {
+    /// Which of the reduction's axes is its first.
+    pub at: usize,
+    /// Its first axis.
+    pub first: usize,
+    /// Its elements.
+    pub length: usize,
 }
 
 impl ReduceOp {
     pub fn new(op: Reduce, mut axes: SmallVec<[usize; 6]>) -> ReduceOp {
         axes.sort_unstable();
-        ReduceOp { op, axes }
+        ReduceOp { op, axes, of_rows: false }
+    }
+
+    /// A sum that one pass makes beside the squared deviations over the same axes.
+    pub fn beside_deviations(axes: SmallVec<[usize; 6]>) -> ReduceOp {
+        ReduceOp { of_rows: true, ..ReduceOp::new(Reduce::Sum, axes) }
+    }
+
+    /// The run that is reduced first, if it is a row that a device takes at once.
+    pub(super) fn run(&self, shape: &Shape) -> Option<Run> {
+        let at = self.last_neighbours();
+        let first = *self.axes.get(at)?;
+        let length = shape[first..].iter().product();
+        let is_row = shape.len() - first == self.axes.len() - at && (LANES..=PIECE).contains(&length);
+        is_row.then_some(Run { at, first, length })
+    }
+
+    /// What a row function makes of the run, without it.
+    pub(super) fn of_run(world: &mut World, run: &Run, function: &'static Template, x: Id) -> Id {
+        let shape = world.shape(x)[..run.first].to_vec();
+        let with = |length: usize| Shape::from([&shape[..], &[length]].concat());
+        let rows = world.reshape(x, with(run.length));
+        let ty = world.with_shape(x, with(1));
+        let of_rows = world.push(KernelOp::template(function, 0), &[rows], ty);
+        world.reshape(of_rows, Shape::from(shape))
+    }
+
+    /// The sum over the axes before a run, which is reduced already.
+    pub(super) fn before(&self, world: &mut World, run: &Run, x: Id) -> Id {
+        let ty = world.ty[x.index()].clone();
+        match ReduceOp::new(self.op, self.axes[..run.at].into()) {
+            rest if rest.axes.is_empty() => x,
+            rest => rest.staged(world, &[x], &ty),
+        }
     }
 
     pub fn shape_of(&self, from: &Shape) -> Shape {
         Shape((0..from.len()).filter(|a| !self.axes.contains(a)).map(|a| from[a]).collect())
+    }
+
+    /// Where the last axes begin that are neighbours.
+    fn last_neighbours(&self) -> usize {
+        let apart = self.axes.windows(2).rposition(|pair| pair[0] + 1 != pair[1]);
+        apart.map_or(0, |at| at + 1)
     }
 
     /// The operand's shape with the reduced axes as 1.
@@ -80,6 +132,27 @@ impl Primitive for ReduceOp {
         cx.contribute(0, value);
     }
 
+    /// A sum over axes that are not neighbours: the last neighbours are summed first, so that all stages but the last
+    /// read in the order of memory.
+    fn is_staged(&self, _: &World, _: Id) -> bool {
+        self.of_rows || self.op == Reduce::Sum && self.last_neighbours() > 0
+    }
+
+    fn staged(&self, world: &mut World, inputs: &[Id], _: &TensorType) -> Id {
+        if let Some(run) = self.run(world.shape(inputs[0])).filter(|_| self.of_rows) {
+            let sums = ReduceOp::of_run(world, &run, variance::RUN_SUM, inputs[0]);
+            return self.before(world, &run, sums);
+        }
+        let (mut rest, mut value) = (self.clone(), inputs[0]);
+        loop {
+            let last: SmallVec<[usize; 6]> = rest.axes.drain(rest.last_neighbours()..).collect();
+            value = world.sum(value, last);
+            if rest.axes.is_empty() {
+                return value;
+            }
+        }
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<(), Problem> {
         let rank = cx.input_ty(0).shape.len();
         let axes: Vec<usize> = self.axes.to_vec();
@@ -107,7 +180,7 @@ impl Tensor {
     fn reduce(&self, name: &'static str, op: Reduce, axes: impl IntoAxes, keepdim: bool) -> Tensor {
         let site = Site::here();
         let operand = if op == Reduce::Sum { precision::wide(self) } else { Cow::Borrowed(self) };
-        match operand.reduce_checked(op, axes, keepdim, site) {
+        match operand.reduce_checked(|axes| ReduceOp::new(op, axes), axes, keepdim, site) {
             Ok(out) => out,
             Err(problem) => Tensor::mistake_in(&[self], Error::new(name, problem, site), self.ty().clone()),
         }
@@ -128,17 +201,23 @@ impl Tensor {
         Ok(out)
     }
 
-    fn reduce_checked(&self, op: Reduce, axes: impl IntoAxes, keepdim: bool, site: Site) -> Result<Tensor, Problem> {
+    pub(super) fn reduce_checked(
+        &self,
+        reduce: impl FnOnce(SmallVec<[usize; 6]>) -> ReduceOp,
+        axes: impl IntoAxes,
+        keepdim: bool,
+        site: Site,
+    ) -> Result<Tensor, Problem> {
         let axes = self.axes(axes)?;
         if self.dtype() == tapeflow_ir::DType::Bool {
             let wanted = "numbers (cast a bool to i64 to count)".into();
             return Err(Problem::DType { found: self.dtype(), wanted });
         }
         let empty = axes.iter().any(|&a| self.shape()[a] == 0);
-        if op != Reduce::Sum && empty {
+        let reduce = reduce(axes);
+        if reduce.op != Reduce::Sum && empty {
             return Err(Problem::Argument(format!("the shape {} has no elements to choose from", self.shape()).into()));
         }
-        let reduce = ReduceOp::new(op, axes);
         let (shape, kept) = (reduce.shape_of(self.shape()), reduce.kept_shape(self.shape()));
         let ty = TensorType { shape, ..self.ty().clone() };
         let out = Tensor::record_at(reduce, &[self], ty, site);
@@ -198,31 +277,15 @@ impl Tensor {
             let problem = Problem::DType { found: self.dtype(), wanted: "a float".into() };
             return Tensor::mistake_in(&[self], Error::new("mean", problem, site), self.ty().clone());
         }
-        let total = self.reduce("mean", Reduce::Sum, axes, keepdim);
+        self.over_count(self.reduce("mean", Reduce::Sum, axes, keepdim))
+    }
+
+    /// The mean whose sum this is.
+    #[track_caller]
+    pub(super) fn over_count(&self, total: Tensor) -> Tensor {
         let count = self.numel() as f64 / total.numel() as f64;
         let count = if total.numel() == 0 { 1.0 } else { count };
         let count = self.number(count);
         super::kernel::map::<1>(templates::DIV, &[&total, &count])[0].clone()
-    }
-
-    /// The variance over `axes`: `Σ (x − μ)² / (n − correction)`; `correction` 1 is the unbiased estimate (PyTorch's
-    /// default), 0 the population's.
-    #[track_caller]
-    pub fn var_dim(&self, axes: impl IntoAxes, correction: usize, keepdim: bool) -> Tensor {
-        let site = Site::here();
-        let axes = match self.axes(axes) {
-            Ok(axes) => axes,
-            Err(problem) => return Tensor::mistake_in(&[self], Error::new("var", problem, site), self.ty().clone()),
-        };
-        let n: usize = axes.iter().map(|&a| self.shape()[a]).product();
-        let centred = self - &self.mean_dim(&axes[..], true);
-        let total = (&centred * &centred).sum_dim(&axes[..], keepdim);
-        total / (n as f64 - correction as f64).max(0.0)
-    }
-
-    /// The variance of all elements; see [`Tensor::var_dim`].
-    #[track_caller]
-    pub fn var(&self, correction: usize) -> Tensor {
-        self.var_dim(.., correction, false)
     }
 }

@@ -189,6 +189,20 @@ impl Array {
         Array { dtype: ty.dtype, shape: ty.shape.clone(), data }
     }
 
+    /// `(self − mean)²`, where an axis of `mean` that is 1 repeats.
+    pub fn squared_deviations(&self, mean: &Array, ty: &TensorType) -> Array {
+        let ty = TensorType { shape: self.shape.clone(), ..ty.clone() };
+        let (x, means) = (self.floats(), mean.floats());
+        let mut at = 0;
+        Array::from_fn(&ty, |index| {
+            let of_mean: Vec<usize> =
+                index.iter().zip(&mean.shape[..]).map(|(&i, &d)| if d == 1 { 0 } else { i }).collect();
+            let deviation = x[at] - means[offset(&mean.shape, &of_mean)];
+            at += 1;
+            deviation * deviation
+        })
+    }
+
     pub fn matmul(&self, other: &Array, ty: &TensorType) -> Array {
         let (a, b) = (self.floats(), other.floats());
         let k = self.shape[self.shape.len() - 1];

@@ -17,7 +17,8 @@ struct Statistics {
 /// Mean and biased variance of each channel, with all axes kept.
 fn of_batch(x: &Tensor) -> Statistics {
     let axes: Vec<isize> = (0..x.ndim() as isize).filter(|&axis| axis != 1).collect();
-    Statistics { mean: x.mean_dim(&axes[..], true), var: x.var_dim(&axes[..], 0, true) }
+    let (var, mean) = x.var_mean_dim(&axes[..], 0, true);
+    Statistics { mean, var }
 }
 
 macro_rules! batch_norms {

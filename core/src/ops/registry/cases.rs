@@ -238,6 +238,11 @@ fn reductions() -> Vec<OpCase> {
         sums("var, of the population", [float("abC")], |t| t[0].var(0)),
         sums("var_dim, unbiased", [float("ab5")], |t| t[0].var_dim(-1, 1, false)),
         sums("var_dim, first, kept", [float("Abc")], |t| t[0].var_dim(0, 0, true)),
+        sums("var_dim, outer two", [float("AbC")], |t| t[0].var_dim([0, 2], 0, false)),
+        sums("var_mean_dim, items and pixels, kept", [float("Ab46")], |t| {
+            let (var, mean) = t[0].var_mean_dim([0, 2, 3], 0, true);
+            var * 2.0 + mean
+        }),
         case("argmax, last", [any("abC").within(Domain::Ties).fixed()], |t| t[0].argmax(-1, false)),
         case("argmax, first, kept", [any("Abc").within(Domain::Ties).fixed()], |t| t[0].argmax(0, true)),
         case("argmin, last, kept", [any("abC").within(Domain::Ties).fixed()], |t| t[0].argmin(2, true)),
