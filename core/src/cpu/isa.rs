@@ -12,7 +12,7 @@ pub enum Isa {
     Avx512,
     /// x86-64 with AVX2, FMA, BMI2 and F16C.
     Avx2,
-    /// AArch64.
+    /// AArch64, which has NEON.
     Neon,
     /// Whatever the compiler's target guarantees (SSE2 on x86-64).
     Baseline,

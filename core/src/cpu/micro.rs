@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::conv::{phase, pixels, shifted, tile as sums};
 use super::isa::Isa;
-use super::pack::{self, Columns};
+use super::pack::Columns;
 use super::thin::{Thin, ThinFn};
 use super::tiny::Plain;
 use super::vector::{Primitive, select};
@@ -356,7 +356,7 @@ pub trait Number: Element {
 }
 
 macro_rules! element {
-    ($t:ty, $avx512:ident, $avx2:ident, $portable:ident) => {
+    ($t:ty, $avx512:ident, $avx2:ident, $vector:ident) => {
         impl Element for $t {
             const ZERO: $t = 0.0;
 
@@ -366,7 +366,9 @@ macro_rules! element {
                     Isa::Avx512 => &x86::$avx512::MICRO,
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => &x86::$avx2::MICRO,
-                    _ => &$portable::MICRO,
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon => &aarch64::$vector::MICRO,
+                    _ => &$vector::MICRO,
                 }
             }
 
@@ -455,5 +457,7 @@ impl<T: Number, const L: usize> Vector for Portable<T, L> {
 micro!(f32x4, Portable<f32, 4>, f32, [1 2 3 4], [1 2]);
 micro!(f64x2, Portable<f64, 2>, f64, [1 2 3 4], [1 2]);
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86;

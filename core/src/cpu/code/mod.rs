@@ -17,7 +17,9 @@ mod interleave;
 #[cfg(target_arch = "x86_64")]
 mod memory;
 mod native;
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing writes instructions"))]
 mod nest;
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing writes instructions"))]
 mod record;
 #[cfg(target_arch = "x86_64")]
 mod registers;

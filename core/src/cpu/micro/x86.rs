@@ -1,6 +1,7 @@
 //! The vectors of x86-64 with AVX-512 and AVX2, and their micro-kernels. Owns which instruction does what.
 
 use super::*;
+use crate::cpu::pack;
 use std::arch::x86_64::*;
 
 macro_rules! vector {
