@@ -161,6 +161,10 @@ fn compare(group: &Group, buffers: Vec<Buffer>, isa: Isa) -> bool {
             let (a, b) = (actual.column(at..at + 1), expected.column(at..at + 1));
             panic!("{isa}: operand {operand} differs at {at}: {a:?} instead of {b:?}\n{group:?}");
         }
+        // A bool is 0 or 1.
+        let bytes = |buffer: &Buffer| (buffer.dtype == DType::Bool).then(|| buffer.slice::<u8>().to_vec());
+        assert_eq!(bytes(actual), bytes(expected), "{isa}: operand {operand}\n{group:?}");
+        assert_eq!(actual.margin(), expected.margin(), "{isa}: beyond operand {operand}\n{group:?}");
     }
     !coded.lowered.codes.is_empty()
 }
@@ -207,6 +211,34 @@ fn random_functions_have_the_bits_of_the_primitives() {
             }
         }
         assert!(made * 4 > count * 3, "{isa}: machine code for {made} functions of {count} only");
+    }
+}
+
+#[test]
+fn extremes_have_the_sign_of_their_zeros() {
+    let mut rng = Rng(11);
+    for length in [16, 17, 24, 31, 40, 64, 100, 1030] {
+        let (rows, space) = (32, [32, length].into_iter().collect::<Dims>());
+        let mut b = Builder::new();
+        let x = b.input(Type::lane(DType::F32));
+        let [max, min] = [Reduce::Max, Reduce::Min].map(|reduce| b.reduce(reduce, x));
+        let [above, below] = [max, min].map(|extreme| b.binary(Binary::Copysign, x, extreme));
+        let function = b.finish(&[above, below]);
+        let outputs = (1..3).map(|operand| Output { operand, kind: OutputKind::Store(contiguous(&space)) }).collect();
+        let inputs = vec![Source::Operand { operand: 0, layout: contiguous(&space) }];
+        let group = Group { space, function, inputs, outputs };
+        // All of one sign, or all but one.
+        let mut values = Vec::new();
+        for row in 0..rows {
+            let (zero, other) = if row % 2 == 0 { (0.0f32, -0.0) } else { (-0.0, 0.0) };
+            let exception = if row % 8 < 2 { length } else { rng.below(length) };
+            values.extend((0..length).map(|at| if at == exception { other } else { zero }));
+        }
+        let result = Buffer::new(DType::F32, values.len());
+        let buffers = vec![Buffer::of(DType::F32, &values), result.clone(), result];
+        for isa in coded() {
+            assert!(compare(&group, buffers.clone(), isa), "{isa}: rows of {length}");
+        }
     }
 }
 

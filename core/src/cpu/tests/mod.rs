@@ -105,6 +105,13 @@ impl Buffer {
         self.blocks.as_mut_ptr().cast()
     }
 
+    /// The bytes after the last element, which no kernel may change.
+    pub fn margin(&self) -> &[u8] {
+        // SAFETY: the blocks are plain bytes, one block more than the elements fill.
+        let bytes = unsafe { std::slice::from_raw_parts(self.blocks.as_ptr().cast::<u8>(), self.blocks.len() * 64) };
+        &bytes[self.len * self.dtype.size()..]
+    }
+
     pub fn slice<T: Copy>(&self) -> &[T] {
         // SAFETY: the blocks hold `len` elements of a plain type of that size.
         unsafe { std::slice::from_raw_parts(self.blocks.as_ptr().cast(), self.len) }
