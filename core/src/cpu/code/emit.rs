@@ -9,7 +9,7 @@ use iced_x86::code_asm::*;
 use tapeflow_ir::Reduce;
 
 use super::form::{Bank, Form, identity};
-use super::interleave::{Interleaved, interleave};
+use super::interleave::{COPIES, Interleaved, interleave};
 use super::nest::{Fold, Nest, Pass};
 use super::record::{Access, Format, Id, Micro};
 use super::registers::Registers;
@@ -23,8 +23,6 @@ pub const REST: i32 = FRAME as i32 * 64;
 const FRAME_BYTES: i32 = REST + 32;
 /// Registers that single operations need beside what is alive.
 const TEMPORARIES: usize = 3;
-/// Copies of a body that take turns, at most.
-const COPIES: usize = 4;
 
 /// Why there is no code: the primitives serve then.
 pub enum Failure {

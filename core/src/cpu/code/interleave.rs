@@ -4,6 +4,9 @@
 use super::form::Bank;
 use super::record::{Access, Id, Kind, Micro};
 
+/// Copies of a body that take turns, at most; those of sixteen elements are no more.
+pub const COPIES: usize = 4;
+
 /// A body for several registers.
 pub struct Interleaved {
     /// Its operations.
@@ -24,10 +27,11 @@ pub fn interleave(micros: &[Micro], bank: &Bank, most: usize) -> Interleaved {
     let turns = (1..=most).rev().find(fits).unwrap_or(1);
     let copies = turns.max(parts);
     let mut out: Vec<Micro> = Vec::with_capacity(micros.len() * copies);
-    let mut ids: Vec<Vec<Id>> = vec![Vec::new(); micros.len()];
+    let mut ids = vec![[0; COPIES]; micros.len()];
     for first in (0..copies).step_by(turns) {
         for (number, &micro) in micros.iter().enumerate() {
-            let turns = match is_shared(&micro) {
+            let is_shared = is_shared(&micro);
+            let turns = match is_shared {
                 true if first > 0 => continue,
                 true => first..first + 1,
                 false => first..first + turns,
@@ -41,11 +45,11 @@ pub fn interleave(micros: &[Micro], bank: &Bank, most: usize) -> Interleaved {
                     other => other,
                 };
                 let id = out.len() as Id;
-                out.push(micro.map(|id| {
-                    let copies: &[Id] = &ids[id as usize];
-                    copies[copy.min(copies.len() - 1)]
-                }));
-                ids[number].push(id);
+                out.push(micro.map(|id| ids[id as usize][copy]));
+                match is_shared {
+                    true => ids[number].fill(id),
+                    false => ids[number][copy] = id,
+                }
             }
         }
     }

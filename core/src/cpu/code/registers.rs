@@ -1,6 +1,8 @@
 //! Which machine register holds which value while a body is written out: values enter when they are first needed, and
 //! the one needed last gives way (Belady 1966). Owns the books; `emit` writes the instructions.
 
+use std::ops::Range;
+
 use super::record::{Id, Kind, Micro};
 
 /// What must be done so that a register can be taken.
@@ -40,8 +42,10 @@ pub struct Registers {
     operands: Vec<[Option<Id>; 3]>,
     /// Those of the current operation.
     temporaries: Vec<Id>,
-    /// Where each value is read, backwards: the next is last.
-    uses: Vec<Vec<usize>>,
+    /// Where values are read, those of one side by side and backwards: the next is last.
+    reads: Vec<usize>,
+    /// Each value's reads that are still to come.
+    uses: Vec<Range<usize>>,
     /// Whether each value can be had from memory.
     in_memory: Vec<bool>,
     frame: usize,
@@ -53,16 +57,30 @@ impl Registers {
     /// For a body; vector registers from `vectors` on and mask registers from `masks` on are taken. Without mask
     /// registers masks lie in vector registers.
     pub fn new(micros: &[Micro], vectors: u8, masks: u8) -> Registers {
-        let mut uses = vec![Vec::new(); micros.len()];
-        for (index, micro) in micros.iter().enumerate().rev() {
-            micro.operands().into_iter().flatten().for_each(|id| uses[id as usize].push(index));
+        let operands: Vec<_> = micros.iter().map(Micro::operands).collect();
+        let mut uses = vec![0..0; micros.len()];
+        operands.iter().flatten().flatten().for_each(|&id| uses[id as usize].end += 1);
+        let mut at = 0;
+        for uses in &mut uses {
+            let count = uses.end;
+            *uses = at..at;
+            at += count;
+        }
+        let mut reads = vec![0; at];
+        for (index, operands) in operands.iter().enumerate().rev() {
+            for &id in operands.iter().flatten() {
+                let end = &mut uses[id as usize].end;
+                reads[*end] = index;
+                *end += 1;
+            }
         }
         Registers {
             files: [File::new(0..vectors), File::new(1..masks)],
             at: vec![None; micros.len()],
             spilled: vec![None; micros.len()],
-            operands: micros.iter().map(Micro::operands).collect(),
+            operands,
             temporaries: Vec::new(),
+            reads,
             uses,
             in_memory: micros.iter().map(|m| matches!(m, Micro::Load(..) | Micro::Constant(_))).collect(),
             frame: 0,
@@ -75,18 +93,23 @@ impl Registers {
         let before = index.checked_sub(1);
         let read = before.map_or([None; 3], |before| self.operands[before]);
         let ended = read.into_iter().flatten().chain(before.map(|before| before as Id));
-        for id in ended.chain(self.temporaries.drain(..)) {
-            let uses = &mut self.uses[id as usize];
-            while uses.last().is_some_and(|&at| at < index) {
-                uses.pop();
+        let temporaries = std::mem::take(&mut self.temporaries);
+        for id in ended.chain(temporaries) {
+            while self.next(id).is_some_and(|at| at < index) {
+                self.uses[id as usize].end -= 1;
             }
-            if uses.is_empty() && self.at[id as usize].take().is_some() {
+            if self.next(id).is_none() && self.at[id as usize].take().is_some() {
                 for file in &mut self.files {
                     file.holds.iter_mut().filter(|held| **held == Some(id)).for_each(|held| *held = None);
                 }
             }
         }
         self.locked.clear();
+    }
+
+    /// Where a value is read next.
+    fn next(&self, id: Id) -> Option<usize> {
+        self.reads[self.uses[id as usize].clone()].last().copied()
     }
 
     /// Where what is of this kind lies.
@@ -116,10 +139,11 @@ impl Registers {
                 let candidates = file.numbers.iter().filter_map(|&n| Some((n, file.holds[n as usize]?)));
                 let (number, victim) = candidates
                     .filter(|(_, held)| !self.locked.contains(held))
-                    .max_by_key(|(_, held)| self.uses[*held as usize].last().copied().unwrap_or(usize::MAX))?;
+                    .max_by_key(|(_, held)| self.next(*held).unwrap_or(usize::MAX))?;
                 let victim = victim as usize;
                 self.at[victim] = None;
-                let lost = !self.in_memory[victim] && self.spilled[victim].is_none() && !self.uses[victim].is_empty();
+                let lost =
+                    !self.in_memory[victim] && self.spilled[victim].is_none() && self.next(victim as Id).is_some();
                 if lost {
                     self.spilled[victim] = Some(self.frame);
                     self.frame += 1;
@@ -139,7 +163,7 @@ impl Registers {
     pub fn temporary(&mut self) -> Id {
         self.at.push(None);
         self.spilled.push(None);
-        self.uses.push(Vec::new());
+        self.uses.push(0..0);
         self.in_memory.push(false);
         let id = (self.at.len() - 1) as Id;
         self.temporaries.push(id);
