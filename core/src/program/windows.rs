@@ -23,8 +23,8 @@ pub struct Windows {
 pub enum WindowsPart {
     /// Operands elements (and shifts) → places: the largest of each window; NaN wins.
     Max,
-    /// Operands elements (and shifts) → places: the number of its tap, i32, the first of equal ones; of several NaNs the
-    /// last.
+    /// Operands elements (and shifts) → places: the number of its tap, i32, the first of equal ones; of several NaNs
+    /// the last.
     Which,
     /// Operands places, numbers → elements: each element is the value of its window if the number is that of its tap,
     /// and 0 otherwise.
