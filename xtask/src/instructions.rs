@@ -82,7 +82,10 @@ fn count_all(program: &Path) -> Result<Counts, String> {
 /// Whether this machine has the instruction set.
 fn is_there(set: &str) -> bool {
     #[cfg(target_arch = "x86_64")]
-    let has_avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
+    let has_avx2 = std::arch::is_x86_feature_detected!("avx2")
+        && std::arch::is_x86_feature_detected!("fma")
+        && std::arch::is_x86_feature_detected!("bmi2")
+        && std::arch::is_x86_feature_detected!("f16c");
     #[cfg(not(target_arch = "x86_64"))]
     let has_avx2 = false;
     set != "avx2" || has_avx2
