@@ -1,5 +1,5 @@
-//! The expand pass: writes out the steps of every scan, and what stands for operations that others stand for, so that
-//! no later pass knows of them.
+//! The expand pass: writes out the steps of every scan, so that no later pass knows of scans, and what stands for
+//! operations that others may stand for.
 //!
 //! Owns the copies of a body, one a step. All that happens to a scan afterwards (derivatives of any order, fusion,
 //! memory) happens to its steps.
@@ -40,7 +40,7 @@ fn expands(op: &Op) -> bool {
     op.primitive().is_some_and(|op| op.expands())
 }
 
-/// The world without scans and without what `expands`. `origins`: how many canonical numbers there are; those of
+/// The world without scans, and with what stands for what `expands`. `origins`: how many canonical numbers there are; those of
 /// bodies' nodes come behind them.
 pub(super) fn expand(world: World, roots: Vec<Id>, origins: usize) -> (World, Vec<Id>) {
     if world.op.iter().all(|op| as_scan(op).is_none() && !expands(op)) {

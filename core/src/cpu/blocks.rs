@@ -15,8 +15,8 @@ const COLUMNS: usize = 48;
 const VECTOR: usize = 16;
 /// From so many columns on a block is wide.
 const WIDE: usize = 192;
-/// Length of a block of terms, at most: a panel of `b` is 36 KiB, which the first-level cache of a machine with the
-/// widest tiles holds, and twice a panel of narrower ones. Part of the arithmetic.
+/// Length of a block of terms, at most: a panel of `b` for the widest tiles is 36 KiB, three quarters of a first-level
+/// cache of 48. Part of the arithmetic.
 pub const DEPTH: usize = 192;
 /// Bytes of `b` in a block of a product whose `b` passes by, about, at least; it has up to `PORTIONS` blocks of more.
 const PORTION: usize = 64 << 10;
