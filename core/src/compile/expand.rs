@@ -40,8 +40,8 @@ fn expands(op: &Op) -> bool {
     op.primitive().is_some_and(|op| op.expands())
 }
 
-/// The world without scans, and with what stands for what `expands`. `origins`: how many canonical numbers there are; those of
-/// bodies' nodes come behind them.
+/// The world without scans, and with what stands for what `expands`. `origins`: how many canonical numbers there are;
+/// those of bodies' nodes come behind them.
 pub(super) fn expand(world: World, roots: Vec<Id>, origins: usize) -> (World, Vec<Id>) {
     if world.op.iter().all(|op| as_scan(op).is_none() && !expands(op)) {
         return (world, roots);
