@@ -82,12 +82,11 @@ pub fn grid(m: usize, n: usize, k: usize, side_by_side: bool) -> [Parts; 2] {
     grids.min_by(|x, y| price(x).total_cmp(&price(y))).unwrap_or([Parts::new(m, 1, ROWS), Parts::new(n, 1, VECTOR)])
 }
 
-/// The blocks of `m` rows and `n` columns whose `b` passes by, `column` bytes a column; `along`: each column lies along
-/// the terms.
-pub fn portions(m: usize, n: usize, column: usize, along: bool) -> [Parts; 2] {
-    let bytes = n.saturating_mul(column);
-    let grain = if along { VECTOR } else { PASSING };
-    [Parts::new(m, 1, m.max(1)), Parts::new(n, (bytes / PORTION).clamp(1, PORTIONS), grain)]
+/// The parts of `n` columns that pass by in so many lanes, `column` bytes a column: of turns, one column in each lane,
+/// or of columns side by side if there is one lane.
+pub fn portions(n: usize, column: usize, lanes: usize) -> Parts {
+    let count = (n.saturating_mul(column) / PORTION).clamp(1, PORTIONS);
+    Parts::new(n / lanes, count, if lanes == 1 { PASSING } else { 1 })
 }
 
 #[cfg(test)]

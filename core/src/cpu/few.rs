@@ -13,7 +13,7 @@ use super::micro::Vector;
 use super::pairs::Pair;
 use super::pieces::Pieces;
 use super::table;
-use super::thin::{Thin, ThinFn};
+use super::thin::{Thin, ThinFn, neighbours};
 use super::vector::{Call, Primitive};
 use crate::program::kernel::{Args, Executable, Matmul, RunError};
 
@@ -28,6 +28,7 @@ pub struct FewRows {
     b: Pieces<Pair>,
     /// Columns of the chunks.
     blocks: Parts,
+    lanes: usize,
     passing: ThinFn<Pair>,
     narrow: Primitive,
 }
@@ -47,14 +48,16 @@ impl FewRows {
         if matmul.dtype != DType::BF16 || m == 0 || n == 0 || terms == 0 {
             return None;
         }
-        let passing = *passing(isa).get(m - 1)?;
+        let (lanes, passing) = passing(isa);
+        let passing = *passing.get(m - 1)?;
         let pieces = |side| {
             let pieces = Pieces::<Pair>::new(isa, DType::BF16, side, terms, (1, 1))?;
             pieces.direct.is_some().then_some(pieces)
         };
         let (a, b) = (pieces(&whole.a)?, pieces(&whole.b)?);
-        let [_, blocks] = portions(m, n, terms * DType::BF16.size(), true);
-        Some(FewRows { whole, a, b, blocks, passing, narrow: table::cast(isa, DType::F32, DType::BF16)? })
+        let lanes = if b.direct == Some(1) { 1 } else { lanes };
+        let blocks = portions(n, terms * DType::BF16.size(), 1);
+        Some(FewRows { whole, a, b, blocks, lanes, passing, narrow: table::cast(isa, DType::F32, DType::BF16)? })
     }
 }
 
@@ -92,7 +95,10 @@ impl Executable for FewRows {
                 // Blocks of an even number of terms, as those of the widened product.
                 let (k, depth, pitch) = (terms / 2, depth(terms) / 2, GROUP);
                 let (a_step, b_step) = (self.a.strides(), self.b.strides());
-                (self.passing)(&Thin { k, depth, a, a_step, b, b_step, cols, c: sums, pitch });
+                for share in neighbours(cols, self.lanes) {
+                    let (b, c) = (b.offset(share.first as isize * b_step.0), sums.add(share.first));
+                    (self.passing)(&Thin { k, depth, a, a_step, b, b_step, share, c, pitch });
+                }
                 for row in 0..m {
                     let c = args.operands[2].cast::<u16>().add((item * m + row) * n + j);
                     let src = [sums.add(row * pitch).cast_const().cast(); 3];
@@ -104,14 +110,14 @@ impl Executable for FewRows {
     }
 }
 
-/// `passing(isa)[r - 1]` computes `r` rows.
-fn passing(isa: Isa) -> &'static [ThinFn<Pair>] {
+/// The lanes of a vector, and the products of 1, 2, … rows.
+fn passing(isa: Isa) -> (usize, &'static [ThinFn<Pair>]) {
     match isa.vectors() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => &x86::widened_512::PASSING,
+        Isa::Avx512 => (x86::Widened512::LANES, &x86::widened_512::PASSING),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => &x86::widened_256::PASSING,
-        _ => &widened_4::PASSING,
+        Isa::Avx2 => (x86::Widened256::LANES, &x86::widened_256::PASSING),
+        _ => (Widened4::LANES, &widened_4::PASSING),
     }
 }
 

@@ -15,7 +15,7 @@ use super::matmul::{Block, MatmulKernel};
 use super::pairs::Pair;
 use super::pieces::{Computed, Pieces};
 use super::table;
-use super::thin::Thin;
+use super::thin::{Thin, neighbours};
 use super::vector::{Call, Primitive};
 use crate::program::kernel::{Args, Dims, Executable, Layout, Matmul, RunError, Strides};
 
@@ -109,7 +109,7 @@ impl<T: Computed> HalfMatmul<T> {
         };
         let piece = MatmulKernel::<T>::new(&piece, isa).in_panels((a.strides(), b.strides()));
         let blocks = match thin {
-            true => portions(m, n, terms * half.size(), !b.is_across()),
+            true => [Parts::new(m, 1, m.max(1)), portions(n, terms * half.size(), 1)],
             false => [(m, a.lines, LINES), (n, b.lines, LANES)]
                 .map(|(extent, most, grain)| Parts::new(extent, extent.div_ceil(most.max(1)), grain)),
         };
@@ -157,7 +157,10 @@ impl<T: Computed> HalfMatmul<T> {
                 let b = self.b.read(&self.whole.b, src[1], b, (j + start, cols), (0, terms));
                 let (a_step, b_step, pitch) = (self.a.strides(), self.b.strides(), self.b.lines);
                 let (k, depth) = (self.k, depth(self.k));
-                self.piece.thin(m, &Thin { k, depth, a, a_step, b, b_step, cols, c: sums, pitch });
+                for share in neighbours(cols, self.piece.lanes(b_step)) {
+                    let (b, c) = (b.offset(share.first as isize * b_step.0), sums.add(share.first));
+                    self.piece.thin(m, &Thin { k, depth, a, a_step, b, b_step, share, c, pitch });
+                }
                 self.round(sums, c.add(start), (m, cols));
             }
         }

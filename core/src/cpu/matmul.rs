@@ -18,7 +18,7 @@ use super::isa::Isa;
 use super::micro::{Element, Micro, Tile};
 use super::pack::{Ahead, Columns};
 use super::space::{Walk, product};
-use super::thin::Thin;
+use super::thin::{Thin, shares};
 use super::vector::{Call, Primitive};
 use super::windows::{Lines, Panel, Side, pack_lines};
 use crate::program::kernel::{Args, Dims, Executable, Matmul, RunError};
@@ -66,8 +66,8 @@ pub(super) struct MatmulKernel<T: 'static> {
     per: usize,
     /// The plain loops, if they are to be used.
     tiny: Option<Primitive>,
-    /// Whether `b` passes through registers, packed nowhere.
-    passes: bool,
+    /// The lanes in which `b` passes through registers, packed nowhere.
+    passes: Option<usize>,
     micro: &'static Micro<T>,
 }
 
@@ -112,20 +112,23 @@ impl<T: Element> MatmulKernel<T> {
         let items = product(&batch);
         let work = (m + PACKING).saturating_mul(n).saturating_mul(k);
         let micro = T::micro(isa);
-        let side = b.plain.is_some_and(|(col, row)| row == 1 || col == 1);
-        let passes = side && a.plain.is_some() && m <= micro.height();
-        let side_by_side = b.plain.is_some_and(|(col, _)| col == 1);
+        let plain = a.plain.is_some() && b.plain.is_some();
+        let is_tiny = m.saturating_mul(n).saturating_mul(k) <= TINY_WORK || m.saturating_mul(n) <= TINY_RESULT;
+        let tiny = T::plain(isa).filter(|_| plain && is_tiny);
+        let lanes = match b.plain {
+            Some((1, _)) => Some(1),
+            Some((_, 1)) => Some(micro.lanes),
+            _ => None,
+        };
+        let passes = lanes.filter(|_| tiny.is_none() && a.plain.is_some() && m <= micro.height());
         let blocks = match passes {
-            true => portions(m, n, k * size_of::<T>(), !side_by_side),
-            false => grid(m, n, k, side_by_side),
+            Some(lanes) => [Parts::new(m, 1, m.max(1)), portions(n, k * size_of::<T>(), lanes)],
+            None => grid(m, n, k, lanes == Some(1)),
         };
         let per = match blocks[0].count * blocks[1].count {
             1 => (SPLIT_WORK / 2 / work.max(m.saturating_mul(n)).max(1)).clamp(1, items.max(1)),
             _ => 1,
         };
-        let plain = a.plain.is_some() && b.plain.is_some();
-        let is_tiny = m.saturating_mul(n).saturating_mul(k) <= TINY_WORK || m.saturating_mul(n) <= TINY_RESULT;
-        let tiny = T::plain(isa).filter(|_| plain && is_tiny);
         MatmulKernel { m, n, k, items, a, b, blocks, per, tiny, passes, micro }
     }
 
@@ -139,9 +142,14 @@ impl<T: Element> MatmulKernel<T> {
         self.items
     }
 
+    /// The lanes in which columns pass that lie so from column to column and along the terms.
+    pub(super) fn lanes(&self, b_step: (isize, isize)) -> usize {
+        if b_step.0 == 1 { 1 } else { self.micro.lanes }
+    }
+
     /// The same for `multiply` alone, whatever the size, with operands that lie so from line to line and term to term.
     pub(super) fn in_panels(mut self, (a, b): ((isize, isize), (isize, isize))) -> Self {
-        (self.a.plain, self.b.plain, self.tiny, self.passes) = (Some(a), Some(b), None, false);
+        (self.a.plain, self.b.plain, self.tiny, self.passes) = (Some(a), Some(b), None, None);
         self
     }
 }
@@ -177,23 +185,25 @@ impl<T: Element> Executable for MatmulKernel<T> {
             unsafe {
                 let a = args.operands[0].cast::<T>().offset(shift[0] + self.a.items.offset(item));
                 let b = args.operands[1].cast::<T>().offset(shift[1] + self.b.items.offset(item));
-                let c = args.operands[2].cast::<T>().add((item * self.m + i) * self.n + j);
+                let c = args.operands[2].cast::<T>().add(item * self.m * self.n);
+                let block = c.wrapping_add(i * self.n + j);
                 match (self.tiny, self.a.plain, self.b.plain) {
                     (Some(tiny), Some((a_row, a_col)), Some((b_col, b_row))) => {
                         let (a, b) = (a.offset(i as isize * a_row), b.offset(j as isize * b_col));
                         let (m, n, k, pitch) = (rows, cols, self.k, self.n);
                         let product = Product { m, n, k, a: (a_row, a_col), b: (b_row, b_col), pitch };
                         let src = [a.cast::<u8>().cast_const(), b.cast(), (&raw const product).cast()];
-                        tiny(&Call { dst: c.cast(), src, step: [0; 3], rows: 1, cols: 1 });
+                        tiny(&Call { dst: block.cast(), src, step: [0; 3], rows: 1, cols: 1 });
                     }
-                    (_, Some((a_row, a_col)), Some(b_step)) if self.passes => {
-                        let (a, b) = (a.cast_const(), b.offset(j as isize * b_step.0).cast_const());
-                        let (k, depth, pitch) = (self.k, depth(self.k), self.n);
-                        let product = Thin { k, depth, a, a_step: (a_row, a_col), b, b_step, cols, c, pitch };
-                        self.thin(rows, &product);
+                    (_, Some(a_step), Some(b_step)) if let Some(lanes) = self.passes => {
+                        for share in shares(self.n, lanes, (j, cols)) {
+                            let (b, c) = (b.offset(share.first as isize * b_step.0).cast_const(), c.add(share.first));
+                            let (a, k, depth, pitch) = (a.cast_const(), self.k, depth(self.k), self.n);
+                            self.thin(rows, &Thin { k, depth, a, a_step, b, b_step, share, c, pitch });
+                        }
                     }
                     _ => {
-                        let (rows, cols) = ((i, rows), (j, cols));
+                        let (rows, cols, c) = ((i, rows), (j, cols), block);
                         self.multiply(&Block { rows, cols, k: self.k, add: false, a, b, c }, scratch);
                     }
                 }

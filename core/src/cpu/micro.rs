@@ -188,6 +188,20 @@ pub trait Vector: Copy {
             }
         }
     }
+
+    /// The same in registers, the first `LANES` of them: each column is read once, in one piece.
+    ///
+    /// # Safety
+    /// These elements can be read.
+    #[inline(always)]
+    unsafe fn turned(src: *const Self::Element, column: impl Fn(usize) -> isize) -> [Self; 16] {
+        // SAFETY: as our caller promised.
+        unsafe {
+            let mut square = [Self::zero(); 16];
+            Self::transpose(square.as_mut_ptr().cast(), Self::LANES, src, column);
+            square
+        }
+    }
 }
 
 /// How many steps of `k` ahead a tile asks for `a`: further ahead, long strides would drive each other out of the

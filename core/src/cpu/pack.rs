@@ -156,6 +156,45 @@ pub unsafe fn transpose_16(dst: *mut f32, pitch: usize, src: *const f32, column:
     }
 }
 
+/// [`Vector::turned`] of 16.
+///
+/// # Safety
+/// As there; the machine has AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub unsafe fn turned_16(src: *const f32, column: impl Fn(usize) -> isize) -> [std::arch::x86_64::__m512; 16] {
+    use std::arch::x86_64::*;
+    // SAFETY: as our caller promised.
+    unsafe {
+        let mut x = [_mm512_setzero_ps(); 16];
+        // No closure: one that is not inlined has no vectors.
+        for (l, x) in x.iter_mut().enumerate() {
+            *x = _mm512_loadu_ps(src.offset(column(l)));
+        }
+        // Twos, then fours of neighbours: `y[4 i + c]` has in lane `l` (of 4) element `4 l + c` of rows `4 i..4 i + 4`.
+        let mut y = x;
+        for i in (0..16).step_by(4) {
+            let (a, b) = (_mm512_unpacklo_ps(x[i], x[i + 1]), _mm512_unpackhi_ps(x[i], x[i + 1]));
+            let (c, d) = (_mm512_unpacklo_ps(x[i + 2], x[i + 3]), _mm512_unpackhi_ps(x[i + 2], x[i + 3]));
+            y[i] = _mm512_shuffle_ps::<0x44>(a, c);
+            y[i + 1] = _mm512_shuffle_ps::<0xEE>(a, c);
+            y[i + 2] = _mm512_shuffle_ps::<0x44>(b, d);
+            y[i + 3] = _mm512_shuffle_ps::<0xEE>(b, d);
+        }
+        // Halves of two, then of four of those.
+        for c in 0..4 {
+            let (a, b) = (_mm512_shuffle_f32x4::<0x88>(y[c], y[4 + c]), _mm512_shuffle_f32x4::<0xDD>(y[c], y[4 + c]));
+            let (d, e) =
+                (_mm512_shuffle_f32x4::<0x88>(y[8 + c], y[12 + c]), _mm512_shuffle_f32x4::<0xDD>(y[8 + c], y[12 + c]));
+            x[c] = _mm512_shuffle_f32x4::<0x88>(a, d);
+            x[4 + c] = _mm512_shuffle_f32x4::<0x88>(b, e);
+            x[8 + c] = _mm512_shuffle_f32x4::<0xDD>(a, d);
+            x[12 + c] = _mm512_shuffle_f32x4::<0xDD>(b, e);
+        }
+        x
+    }
+}
+
 /// [`Vector::transpose`] of 8 by 8.
 ///
 /// # Safety
@@ -167,7 +206,9 @@ pub unsafe fn transpose_8(dst: *mut f32, pitch: usize, src: *const f32, column: 
     // SAFETY: as our caller promised.
     unsafe {
         let mut x = [_mm256_setzero_ps(); 8];
-        (0..8).for_each(|j| x[j] = _mm256_loadu_ps(src.offset(column(j))));
+        for (j, x) in x.iter_mut().enumerate() {
+            *x = _mm256_loadu_ps(src.offset(column(j)));
+        }
         // Pairs, then fours: `y[4 i + c]` has in lane `l` (of 2) element `4 l + c` of rows `4 i..4 i + 4`.
         let mut y = x;
         for i in (0..8).step_by(4) {

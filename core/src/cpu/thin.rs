@@ -4,7 +4,7 @@
 
 use super::micro::Vector;
 
-/// `c[r, j] = Σ a[r, p] · b[p, j]` for a fixed number of rows.
+/// `c[r, j] = Σ a[r, p] · b[p, j]` for a fixed number of rows, and the columns of a share.
 #[derive(Clone, Copy, Debug)]
 pub struct Thin<T> {
     /// Length of the sums, and of the blocks they are cut into.
@@ -14,16 +14,48 @@ pub struct Thin<T> {
     pub a: *const T,
     /// From row to row of `a`, and along `k`.
     pub a_step: (isize, isize),
-    /// The first column of `b`.
+    /// The share's first column of `b`.
     pub b: *const T,
     /// From column to column, and along `k`: one of them is 1.
     pub b_step: (isize, isize),
-    /// How many columns.
-    pub cols: usize,
-    /// The first element of the result, columns side by side.
+    /// Which columns.
+    pub share: Share,
+    /// Its first element of the result, columns side by side.
     pub c: *mut T,
     /// From row to row of the result.
     pub pitch: usize,
+}
+
+/// Columns that are computed in turns of one in each lane: of turn `t` and lane `l`, column
+/// `first + t · turn + l · apart`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub first: usize,
+    pub turns: usize,
+    pub turn: usize,
+    pub lanes: usize,
+    pub apart: usize,
+}
+
+/// The shares of `columns` that belong to a part of the turns, its first and how many; the last part has what does not
+/// fill the lanes too. Each lane has neighbours one after the other: where columns lie along memory it reads one long
+/// line of it, which the machine foresees. Columns that lie side by side have one lane.
+pub fn shares(columns: usize, lanes: usize, (first, turns): (usize, usize)) -> impl Iterator<Item = Share> {
+    let apart = columns / lanes;
+    let left = if first + turns == apart { columns % lanes } else { 0 };
+    let whole = Share { first, turns, turn: 1, lanes, apart };
+    [whole, rest(apart * lanes, left)].into_iter().filter(|share| share.turns > 0)
+}
+
+/// The shares of a few columns, whose turns are neighbours.
+pub fn neighbours(columns: usize, lanes: usize) -> impl Iterator<Item = Share> {
+    let turns = columns / lanes;
+    let whole = Share { first: 0, turns, turn: lanes, lanes, apart: 1 };
+    [whole, rest(turns * lanes, columns % lanes)].into_iter().filter(|share| share.turns > 0)
+}
+
+fn rest(first: usize, lanes: usize) -> Share {
+    Share { first, turns: lanes.min(1), turn: lanes, lanes, apart: 1 }
 }
 
 /// Computes such a product.
@@ -32,14 +64,14 @@ pub struct Thin<T> {
 /// The addresses suit it, `c` overlaps neither operand, and the machine has the instruction set.
 pub type ThinFn<T> = unsafe fn(&Thin<T>);
 
-/// How far ahead memory is asked for in each of the columns that run along `k`, in bytes: with a vector of columns at a
-/// time it is enough to hide the way from memory, and far less than a first-level cache holds.
+/// How far ahead memory is asked for in each of the columns that run along `k`, in bytes. In long lines as far as from
+/// the second-level cache: what is farther away the machine brings there by itself, in more lines at a time than a
+/// program can ask for. In short ones as far as hides the way from memory.
+const LONG_AHEAD: usize = 128;
 const AHEAD: usize = 512;
-/// The same for rows of columns side by side, all together, for the second-level cache: long strides drive each other
-/// out of the first.
+/// How far ahead memory is asked for in rows of columns side by side, all together, in bytes; for the second-level
+/// cache, since long strides drive each other out of the first.
 const ROWS_AHEAD: usize = 8 << 10;
-/// Elements of the largest vector.
-const LANES: usize = 16;
 
 /// The product of `R` rows.
 ///
@@ -73,7 +105,7 @@ pub unsafe fn thin<V: Vector, const R: usize>(product: &Thin<V::Element>) {
 /// As for [`ThinFn`].
 #[inline(always)]
 unsafe fn across<V: Vector, const R: usize, const W: usize>(product: &Thin<V::Element>) {
-    let (cols, mut j) = (product.cols, 0);
+    let (cols, mut j) = (product.share.turns, 0);
     // SAFETY: as our caller promised.
     unsafe {
         while j + W * V::LANES <= cols {
@@ -142,83 +174,123 @@ unsafe fn strip<V: Vector, const R: usize, const W: usize>(product: &Thin<V::Ele
     }
 }
 
-/// Where columns run along `k`: a vector of them at a time.
+/// Where columns run along `k`: a turn at a time.
 ///
 /// # Safety
 /// As for [`ThinFn`].
 #[inline(always)]
 unsafe fn along<V: Vector, const R: usize>(product: &Thin<V::Element>) {
-    let Thin { k, depth, a, a_step: (a_row, a_col), b, b_step: (b_col, _), cols, c, pitch } = *product;
-    let ahead = (AHEAD / size_of::<V::Element>()) as isize;
-    // SAFETY: our caller promised that the addresses suit; columns beyond the last are the last again, and what is only
-    // asked for may lie anywhere.
+    let Thin { k, depth, a, a_step: (a_row, a_col), b, b_step: (b_col, _), share, c, pitch } = *product;
+    let Share { turns, turn, lanes, apart, .. } = share;
+    let ahead = if turn == 1 { LONG_AHEAD } else { AHEAD } / size_of::<V::Element>();
+    // SAFETY: our caller promised that the addresses suit.
     unsafe {
-        let zero = V::zero();
-        let mut square = [zero; LANES];
-        let turned = square.as_mut_ptr().cast::<V::Element>();
-        for j in (0..cols).step_by(V::LANES) {
-            let last = (cols - j).min(V::LANES) - 1;
-            let b = b.offset(j as isize * b_col);
-            let mut sums = [zero; R];
+        for t in 0..turns {
+            let b = b.offset((t * turn) as isize * b_col);
+            let mut sums = [V::zero(); R];
             for start in (0..k).step_by(depth) {
-                let mut acc = [zero; R];
-                let end = k.min(start + depth);
-                for p in (start..end).step_by(V::LANES) {
-                    let terms = (end - p).min(V::LANES);
-                    let src = b.add(p);
-                    // Beyond the end of these columns it is the beginning of the next ones that comes up.
-                    let goes_on = ahead < (k - p) as isize;
-                    let next = if goes_on { ahead } else { ahead - k as isize + V::LANES as isize * b_col };
-                    (0..V::LANES).for_each(|l| V::prefetch(src.wrapping_offset(l as isize * b_col + next)));
-                    if terms == V::LANES {
-                        if last + 1 == V::LANES {
-                            V::transpose(turned, V::LANES, src, |l| l as isize * b_col);
-                        } else {
-                            V::transpose(turned, V::LANES, src, |l| l.min(last) as isize * b_col);
-                        }
-                        multiply::<V, R>(&mut acc, turned, a.offset(p as isize * a_col), (a_row, a_col), V::LANES);
-                    } else {
-                        for (q, l) in (0..terms).flat_map(|q| (0..V::LANES).map(move |l| (q, l))) {
-                            *turned.add(q * V::LANES + l) = *src.offset(l.min(last) as isize * b_col + q as isize);
-                        }
-                        multiply::<V, R>(&mut acc, turned, a.offset(p as isize * a_col), (a_row, a_col), terms);
-                    }
-                }
+                let (a, terms) = (a.offset(start as isize * a_col), depth.min(k - start));
+                // Beyond the end of these columns it is the beginning of the next turn's that comes up.
+                let goes_on = start + ahead < k;
+                let ahead = if goes_on { 0 } else { turn as isize * b_col - k as isize } + ahead as isize;
+                let lines = Lines { b: b.add(start), step: apart as isize * b_col, lanes, ahead };
+                // Known strides of `a` leave no addresses to compute.
+                let acc = match a_col {
+                    1 => lines.multiply::<V, R>(a, (a_row, 1), terms),
+                    _ => lines.multiply::<V, R>(a, (a_row, a_col), terms),
+                };
                 (0..R).for_each(|r| sums[r] = if start == 0 { acc[r] } else { sums[r].plus(acc[r]) });
             }
+            let mut row = [V::zero(); 1];
+            let row = row.as_mut_ptr().cast::<V::Element>();
             for (r, &sum) in sums.iter().enumerate() {
-                let at = c.add(r * pitch + j);
-                if last + 1 == V::LANES {
-                    sum.store(at);
-                } else {
-                    sum.store(turned);
-                    (0..=last).for_each(|l| *at.add(l) = *turned.add(l));
-                }
+                sum.store(row);
+                (0..lanes).for_each(|l| *c.add(r * pitch + t * turn + l * apart) = *row.add(l));
             }
         }
     }
 }
 
-/// Adds `terms` terms: rows of `turned` with elements of `a`.
-///
-/// # Safety
-/// They can be read.
-#[inline(always)]
-unsafe fn multiply<V: Vector, const R: usize>(
-    acc: &mut [V; R],
-    turned: *const V::Element,
-    a: *const V::Element,
-    (a_row, a_col): (isize, isize),
-    terms: usize,
-) {
-    for q in 0..terms {
-        // SAFETY: as our caller promised.
+/// Columns of a turn, from some term on: the first one's, how far apart they are, how many, and how far ahead memory
+/// is asked for.
+struct Lines<T> {
+    b: *const T,
+    step: isize,
+    lanes: usize,
+    ahead: isize,
+}
+
+impl<T: Copy> Lines<T> {
+    /// The sums of so many terms.
+    ///
+    /// # Safety
+    /// They can be read.
+    #[inline(always)]
+    unsafe fn multiply<V: Vector<Element = T>, const R: usize>(
+        &self,
+        a: *const T,
+        (a_row, a_col): (isize, isize),
+        terms: usize,
+    ) -> [V; R] {
+        let Lines { b, step, lanes, ahead } = *self;
+        // SAFETY: as our caller promised; what is only asked for may lie anywhere.
         unsafe {
-            let line = V::load(turned.add(q * V::LANES));
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let x = V::splat(a.offset(r as isize * a_row + q as isize * a_col));
-                *acc = acc.multiply_add(x, line);
+            let mut acc = [V::zero(); R];
+            let whole = if lanes == V::LANES { terms / V::LANES * V::LANES } else { 0 };
+            let (mut src, mut x) = (b, a);
+            for _ in 0..whole / V::LANES {
+                for l in 0..V::LANES {
+                    V::prefetch(src.wrapping_offset(l as isize * step + ahead));
+                }
+                for (q, &line) in V::turned(src, |l| l as isize * step)[..V::LANES].iter().enumerate() {
+                    for (r, acc) in acc.iter_mut().enumerate() {
+                        let x = V::splat(x.offset(r as isize * a_row + q as isize * a_col));
+                        *acc = acc.multiply_add(x, line);
+                    }
+                }
+                src = src.wrapping_add(V::LANES);
+                x = x.wrapping_offset(V::LANES as isize * a_col);
             }
+            // A term at a time; lanes beyond the last are the last again.
+            let mut line = [V::zero(); 1];
+            let at = line.as_mut_ptr().cast::<T>();
+            for p in whole..terms {
+                (0..V::LANES).for_each(|l| *at.add(l) = *b.offset(l.min(lanes - 1) as isize * step).add(p));
+                let line = V::load(at);
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    let x = V::splat(a.offset(r as isize * a_row + p as isize * a_col));
+                    *acc = acc.multiply_add(x, line);
+                }
+            }
+            acc
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(seen: &mut [usize], shares: impl Iterator<Item = Share>) {
+        for Share { first, turns, turn, lanes, apart } in shares {
+            (0..turns).for_each(|t| (0..lanes).for_each(|l| seen[first + t * turn + l * apart] += 1));
+        }
+    }
+
+    #[test]
+    fn shares_are_every_column_once() {
+        for (columns, lanes, parts) in [(0, 16, 1), (5, 16, 1), (16, 16, 1), (50257, 16, 16), (100, 8, 5), (100, 1, 7)]
+        {
+            let turns = columns / lanes;
+            let mut seen = vec![0; columns];
+            for part in 0..parts {
+                let (start, end) = (part * turns / parts, (part + 1) * turns / parts);
+                count(&mut seen, shares(columns, lanes, (start, end - start)));
+            }
+            assert!(seen.iter().all(|&n| n == 1), "{columns} columns in {lanes} lanes, {parts} parts: {seen:?}");
+            let mut seen = vec![0; columns];
+            count(&mut seen, neighbours(columns, lanes));
+            assert!(seen.iter().all(|&n| n == 1), "{columns} columns in {lanes} lanes: {seen:?}");
         }
     }
 }

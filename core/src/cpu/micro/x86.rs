@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 macro_rules! vector {
     ($v:ty, $t:ty, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident
-        $(, $transpose:ident, $evens:ident, $some:ident, $weave:ident)?) => {
+        $(, $transpose:ident, $evens:ident, $some:ident, $weave:ident $(, $turned:ident)?)?) => {
         impl Vector for $v {
             type Element = $t;
             const LANES: usize = $lanes;
@@ -56,6 +56,11 @@ macro_rules! vector {
                 // SAFETY: as our caller promised.
                 unsafe { pack::$transpose(dst, pitch, src, column) }
             }
+            $(#[inline(always)]
+            unsafe fn turned(src: *const $t, column: impl Fn(usize) -> isize) -> [Self; 16] {
+                // SAFETY: as our caller promised.
+                unsafe { pack::$turned(src, column) }
+            })?
             #[inline(always)]
             unsafe fn evens(dst: *mut $t, src: *const $t) {
                 // SAFETY: as our caller promised.
@@ -88,7 +93,8 @@ vector!(
     transpose_16,
     evens_16,
     some_16,
-    weave_16
+    weave_16,
+    turned_16
 );
 vector!(
     __m512d,
