@@ -63,6 +63,8 @@ pub struct Conv<T: 'static> {
     pub strips: &'static [&'static [sums::StripFn<T>]],
     /// Dot products.
     pub dots: &'static [&'static [sums::DotsFn<T>]],
+    /// The sums of their lanes.
+    pub totals: sums::TotalsFn<T>,
     /// Lays out an image as places see it.
     pub fill: unsafe fn(&mut shifted::Fill<'_, T>),
     /// Lays out an image with its channels side by side.
@@ -144,6 +146,22 @@ pub trait Vector: Copy {
                 *found = *src.wrapping_add(l);
             }
             Self::load(found.as_ptr())
+        }
+    }
+
+    /// Its first `count` lanes: what lies behind them stays as it is.
+    ///
+    /// # Safety
+    /// `count` elements can be written; at most `LANES`.
+    #[inline(always)]
+    unsafe fn store_some(self, dst: *mut Self::Element, count: usize) {
+        let mut lanes = [Self::Element::default(); 16];
+        // SAFETY: as our caller promised; no vector is longer.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            for (i, lane) in lanes[..count].iter().enumerate() {
+                *dst.add(i) = *lane;
+            }
         }
     }
 
@@ -311,6 +329,12 @@ macro_rules! micro {
             }
 
             $(#[target_feature(enable = $feature)])?
+            unsafe fn totals(vectors: *const $element, count: usize, dst: *mut $element) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::tile::totals::<$vector>(vectors, count, dst) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
             unsafe fn fill(fill: &mut crate::cpu::conv::shifted::Fill<'_, $element>) {
                 // SAFETY: as our caller promised.
                 unsafe { crate::cpu::conv::shifted::fill::<$vector>(fill) }
@@ -337,6 +361,7 @@ macro_rules! micro {
                 conv: crate::cpu::micro::Conv {
                     strips: table!(strip $rows $($w)*),
                     dots: table!(dots $rows $($w)*),
+                    totals,
                     fill,
                     turn,
                     weave,

@@ -1,5 +1,6 @@
-//! The gradient of a kernel of several channels: vectors run along channels, and each sum is a chain over the places of
-//! a chunk's images in order, in blocks. Chunks are cut by shape, and their sums are added in order.
+//! The gradient of a kernel of several channels: vectors run along channels and, where taps see pixels side by side,
+//! along taps of a row, and each sum is a chain over the places of a chunk's images in order, in blocks. Chunks are cut
+//! by shape, and their sums are added in order.
 //! Owns the cut and the order of the tiles; the image's copy is `pixels`', the arithmetic `tile`'s.
 
 use std::ops::Range;
@@ -16,13 +17,23 @@ const DEPTH: usize = 256;
 /// Bytes of all chunks' sums, about, at most.
 const PARTIAL: usize = 2 << 20;
 
+/// Whether vectors along channels take less time than vectors along places, as measured.
+pub fn suits(convolution: &Convolution, lanes: usize) -> bool {
+    let [down, across] = &convolution.axes;
+    let (runs, length) = Pixels::new(&convolution.axes, convolution.channels, 1).runs();
+    let places = down.places * across.places;
+    let by_channels = down.taps * runs * length.div_ceil(lanes) * places;
+    // Per sum and image a vector is read, added to and written, and each row of places takes a copy for each tap.
+    let by_places = convolution.channels * down.taps * across.taps * (places.div_ceil(lanes) + 3);
+    4 * by_channels <= 7 * by_places
+}
+
 /// A compiled gradient.
 #[derive(Debug)]
 pub struct ByChannels<T: 'static> {
     groups: usize,
-    channels: usize,
     outputs: usize,
-    taps: usize,
+    channels: usize,
     width: usize,
     axes: [Sliding; 2],
     image: Operand,
@@ -40,9 +51,33 @@ pub struct ByChannels<T: 'static> {
     /// Where each place of the bands that are multiplied together lies among the places and in scratch.
     rows: Vec<i32>,
     terms: Vec<i32>,
-    /// Where each vector of a row of the result begins in scratch: the taps of one vector of channels, then the next.
+    /// Where each vector of a row of sums begins in scratch.
     vectors: Vec<usize>,
+    /// Where each channel's taps lie in a row of sums.
+    kernel: Vec<u32>,
     micro: &'static Micro<T>,
+}
+
+/// Where the vectors of a row of sums begin in scratch, and where each channel's taps lie in such a row.
+fn columns(
+    pixels: &Pixels,
+    [down, across]: &[Sliding; 2],
+    reversed: bool,
+    channels: usize,
+    lanes: usize,
+) -> (Vec<usize>, Vec<u32>) {
+    let (runs, length) = pixels.runs();
+    let starts = (0..down.taps).flat_map(|y| (0..runs).map(move |x| [y, x]));
+    let vectors = starts.flat_map(|at| (0..length).step_by(lanes).map(move |i| pixels.tap(at) + i)).collect();
+    let pitch = length.next_multiple_of(lanes);
+    let of = |c: usize, t: usize| {
+        let tap = [t / across.taps, t % across.taps];
+        let [y, x] = if reversed { [down.taps - 1 - tap[0], across.taps - 1 - tap[1]] } else { tap };
+        let (run, within) = if runs == 1 { (0, x * channels) } else { (x, 0) };
+        ((y * runs + run) * pitch + within + c) as u32
+    };
+    let taps = down.taps * across.taps;
+    (vectors, (0..channels).flat_map(|c| (0..taps).map(move |t| of(c, t))).collect())
 }
 
 impl<T: Element> ByChannels<T> {
@@ -54,12 +89,12 @@ impl<T: Element> ByChannels<T> {
         let work = convolution.work();
         let chunks = (work / CHUNK_WORK).min(CHUNKS / 2);
         let band = band(down.places, chunks.div_ceil((items * groups).max(1)), |rows| {
-            Pixels::new(axes, channels, rows, micro.lanes).elements(1, micro.lanes) * size_of::<T>()
+            Pixels::new(axes, channels, rows).elements(1, micro.lanes) * size_of::<T>()
         });
-        let pixels = Pixels::new(axes, channels, band, micro.lanes);
+        let pixels = Pixels::new(axes, channels, band);
         let units = Units::new(1, down.places, band);
-        let taps = down.taps * across.taps;
-        let sums = groups * outputs * taps * pixels.depth * size_of::<T>();
+        let (vectors, kernel) = columns(&pixels, axes, *reversed, channels, micro.lanes);
+        let sums = groups * outputs * vectors.len() * micro.lanes * size_of::<T>();
         let count = items * units.bands;
         // A power of two: as even as can be, for any number of threads of which the same is true.
         let most = 1 << (PARTIAL / sums.max(1)).max(4).ilog2();
@@ -73,17 +108,10 @@ impl<T: Element> ByChannels<T> {
         let mut terms: Vec<i32> =
             places().map(|[item, y, x]| (item * pixels.band() + pixels.place([y, x])) as i32).collect();
         terms.extend([0; AHEAD]);
-        let mut vectors = Vec::new();
-        for (c, t) in (0..pixels.depth).step_by(micro.lanes).flat_map(|c| (0..taps).map(move |t| (c, t))) {
-            let tap = [t / across.taps, t % across.taps];
-            let position = if *reversed { [down.taps - 1 - tap[0], across.taps - 1 - tap[1]] } else { tap };
-            vectors.push(pixels.tap(position) + c);
-        }
         ByChannels {
             groups,
-            channels,
             outputs,
-            taps,
+            channels,
             width: across.places,
             axes: *axes,
             image: Operand::new(image, [items, groups, channels, down.stored, across.stored]),
@@ -98,6 +126,7 @@ impl<T: Element> ByChannels<T> {
             rows,
             terms,
             vectors,
+            kernel,
             micro,
         }
     }
@@ -221,11 +250,10 @@ impl<T: Element> Executable for ByChannels<T> {
                     (self.micro.conv.turn)(&Turn {
                         pixels: &self.pixels,
                         dst: image.add(number * self.pixels.band()),
-                        square: image.add(self.together * self.pixels.band()),
+                        square: image.add(self.pixels.bands(self.together, self.micro.lanes)),
                         framed: self.units.bands == 1 && start > units.start,
                         src: self.image.at(args.operands[1], args, [item, group]),
                         strides: [stride(2), stride(3), stride(4)],
-                        channels: self.channels,
                         first,
                     });
                 }
@@ -245,7 +273,7 @@ impl<T: Element> Executable for ByChannels<T> {
     }
 
     unsafe fn finish(&self, args: &Args<'_>, _: &mut [u8]) -> Result<(), RunError> {
-        let (lanes, pitch) = (self.micro.lanes, self.pitch());
+        let pitch = self.pitch();
         // SAFETY: the result is contiguous, and all chunks have written their sums.
         unsafe {
             let (sums, out) = (args.partial.cast::<T>(), args.operands[2].cast::<T>());
@@ -256,13 +284,9 @@ impl<T: Element> Executable for ByChannels<T> {
                     let more = std::slice::from_raw_parts(row(block).cast_const(), pitch);
                     total.iter_mut().zip(more).for_each(|(total, more)| *total = total.plus(*more));
                 }
-                // Taps, each of a vector of channels, become channels, each of all taps.
-                let out = out.add((group * self.outputs + o) * self.channels * self.taps);
-                for (block, total) in total.chunks_exact(self.taps * lanes).enumerate() {
-                    for c in 0..lanes.min(self.channels - block * lanes) {
-                        let out = out.add((block * lanes + c) * self.taps);
-                        (0..self.taps).for_each(|t| *out.add(t) = *total.get_unchecked(t * lanes + c));
-                    }
+                let out = out.add((group * self.outputs + o) * self.kernel.len());
+                for (i, &at) in self.kernel.iter().enumerate() {
+                    *out.add(i) = *total.get_unchecked(at as usize);
                 }
             }
         }

@@ -6,8 +6,7 @@ use super::shifted::Shifted;
 use super::tile::{Dots, WIDEST};
 use super::{Ahead, CHUNK_WORK, CHUNKS, Operand, Units, band, carve, carved, even, seen};
 use crate::cpu::isa::Isa;
-use crate::cpu::micro::{Micro, Number};
-use crate::cpu::vector::tree;
+use crate::cpu::micro::{Element, Micro};
 use crate::program::kernel::{Args, Convolution, Executable, RunError, Sliding};
 
 /// A compiled gradient.
@@ -33,7 +32,7 @@ pub struct ByLines<T: 'static> {
     micro: &'static Micro<T>,
 }
 
-impl<T: Number> ByLines<T> {
+impl<T: Element> ByLines<T> {
     pub fn new(convolution: &Convolution, isa: Isa) -> ByLines<T> {
         let Convolution { items, groups, channels, outputs, axes, reversed, image, other, .. } = convolution;
         let (items, groups, channels, outputs) = (*items, *groups, *channels, *outputs);
@@ -88,8 +87,7 @@ impl<T: Number> ByLines<T> {
         if self.is_linear { 0 } else { self.outputs * self.shifted.band * self.width }
     }
 
-    /// Adds the products of a unit whose image lies in scratch: to a vector for each sum, and what is left of the
-    /// places to the sum itself.
+    /// Adds the products of a unit whose image lies in scratch to a vector for each sum.
     ///
     /// # Safety
     /// As for `run_chunk`; `places` are those of the unit, from output to output, `count` how many there are.
@@ -97,14 +95,14 @@ impl<T: Number> ByLines<T> {
         &self,
         image: *const T,
         (places, row): (*const T, isize),
-        (vectors, sums): (*mut T, *mut T),
+        vectors: *mut T,
         count: usize,
         mut ahead: [Ahead<T>; 2],
     ) {
         let Micro { lanes, ref conv, .. } = *self.micro;
         let panels = self.terms.len().div_ceil(self.micro.vectors());
         let tiles = self.outputs.div_ceil(self.micro.height());
-        let (steps, pitch) = (count / lanes, self.terms.len() * lanes);
+        let (steps, rest, pitch) = (count / lanes, count % lanes, self.terms.len() * lanes);
         let pieces = ahead.map(|ahead: Ahead<T>| ahead.piece(panels * tiles / 2));
         let mut o = 0;
         for tile in 0..tiles {
@@ -118,15 +116,9 @@ impl<T: Number> ByLines<T> {
                 // SAFETY: as our caller promised; there is a vector for each sum.
                 unsafe {
                     let at = vectors.add(o * pitch + first * lanes);
-                    let dots = Dots { steps, a, a_row: row, b, lanes: at, pitch, next: next.unwrap_or((a, 0)) };
+                    let next = next.unwrap_or((a, 0));
+                    let dots = Dots { steps, rest, a, a_row: row, b, lanes: at, pitch, next };
                     conv.dots[terms.len() - 1][rows - 1](&dots);
-                    if steps * lanes < count {
-                        for (r, w) in (0..rows).flat_map(|r| (0..terms.len()).map(move |w| (r, w))) {
-                            let (a, b) = (a.offset(r as isize * row), b[w]);
-                            let sum = sums.add((o + r) * self.terms.len() + first + w);
-                            (steps * lanes..count).for_each(|i| *sum = (*sum).multiply_add(*a.add(i), *b.add(i)));
-                        }
-                    }
                 }
                 first += terms.len();
             }
@@ -154,7 +146,7 @@ impl<T: Number> ByLines<T> {
     }
 }
 
-impl<T: Number> Executable for ByLines<T> {
+impl<T: Element> Executable for ByLines<T> {
     fn chunks(&self) -> usize {
         self.groups * self.blocks
     }
@@ -181,7 +173,6 @@ impl<T: Number> Executable for ByLines<T> {
             let lanes = self.micro.lanes;
             let (vectors, scratch) = carve::<T>(scratch.as_mut_ptr(), self.sums() * lanes);
             (0..self.sums() * lanes).for_each(|i| *vectors.add(i) = T::ZERO);
-            (0..self.sums()).for_each(|i| *sums.add(i) = T::ZERO);
             for unit in block * self.per..((block + 1) * self.per).min(self.items * self.units.bands) {
                 let (item, _, first, rows) = self.units.of(unit);
                 let (numbers, rest) = carve::<isize>(scratch, self.shifted.numbers());
@@ -203,12 +194,9 @@ impl<T: Number> Executable for ByLines<T> {
                     (gathered.cast_const(), count as isize)
                 };
                 let ahead = self.ahead(args, group, unit + 1);
-                self.multiply(image, lines, (vectors, sums), rows * self.width, ahead);
+                self.multiply(image, lines, vectors, rows * self.width, ahead);
             }
-            for i in 0..self.sums() {
-                let sum = tree(std::slice::from_raw_parts_mut(vectors.add(i * lanes), lanes), T::plus);
-                *sums.add(i) = (*sums.add(i)).plus(sum);
-            }
+            (self.micro.conv.totals)(vectors, self.sums(), sums);
         }
         Ok(())
     }
@@ -221,12 +209,15 @@ impl<T: Number> Executable for ByLines<T> {
         // SAFETY: the result is contiguous, and all chunks have written their sums.
         unsafe {
             let (sums, out) = (args.partial.cast::<T>(), args.operands[2].cast::<T>());
+            let count = self.sums();
             for group in 0..self.groups {
-                for i in 0..self.sums() {
-                    let of = |block: usize| *sums.add((group * self.blocks + block) * self.sums() + i);
-                    let total = (0..self.blocks).fold(T::ZERO, |total, block| total.plus(of(block)));
-                    *out.add(group * self.sums() + i) = total;
+                let of = |block: usize| sums.add((group * self.blocks + block) * count);
+                let total = std::slice::from_raw_parts_mut(of(0), count);
+                for block in 1..self.blocks {
+                    let more = std::slice::from_raw_parts(of(block).cast_const(), count);
+                    total.iter_mut().zip(more).for_each(|(total, more)| *total = total.plus(*more));
                 }
+                out.add(group * count).copy_from_nonoverlapping(total.as_ptr(), count);
             }
         }
         Ok(())

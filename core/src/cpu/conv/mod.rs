@@ -52,7 +52,7 @@ fn of<T: Number>(convolution: &Convolution, isa: Isa) -> Arc<dyn Executable> {
     let lanes = T::micro(isa).lanes;
     match convolution.part {
         ConvolutionPart::Places => Arc::new(Places::<T>::new(convolution, isa)),
-        ConvolutionPart::Kernel if 2 * convolution.channels >= lanes => {
+        ConvolutionPart::Kernel if channels::suits(convolution, lanes) => {
             Arc::new(ByChannels::<T>::new(convolution, isa))
         }
         ConvolutionPart::Kernel => Arc::new(ByLines::<T>::new(convolution, isa)),

@@ -1,5 +1,5 @@
-//! An image in scratch with its channels side by side, in whole vectors, among the zeros of the frame: what the
-//! gradient of a kernel multiplies, a vector of channels at a time.
+//! An image in scratch with its channels side by side, among the zeros of the frame: what the gradient of a kernel
+//! multiplies, a vector of channels, or of neighbouring pixels and their channels, at a time.
 //!
 //! Owns that format; knows no arithmetic.
 
@@ -12,24 +12,23 @@ pub struct Pixels {
     axes: [Sliding; 2],
     /// Rows of the frame that a band sees.
     rows: usize,
-    /// Channels in whole vectors.
-    pub depth: usize,
+    channels: usize,
     /// Where each stored element of an image goes in its frame, if all of a row do; else none.
     places: Vec<i32>,
 }
 
 impl Pixels {
     /// For bands of at most `band` rows.
-    pub fn new(axes: &[Sliding; 2], channels: usize, band: usize, lanes: usize) -> Pixels {
+    pub fn new(axes: &[Sliding; 2], channels: usize, band: usize) -> Pixels {
         let down = &axes[0];
         let rows = band.saturating_sub(1) * down.stride + (down.taps - 1) * down.dilation + 1;
-        let mut pixels = Pixels { axes: *axes, rows, depth: channels.next_multiple_of(lanes), places: Vec::new() };
+        let mut pixels = Pixels { axes: *axes, rows, channels, places: Vec::new() };
         let at = |axis: usize, element: usize| (element * axes[axis].spread) as isize + axes[axis].before;
         let across = &axes[1];
         let is_seen = |x: usize| (0..across.framed as isize).contains(&at(1, x));
         if across.stored > 0 && is_seen(0) && is_seen(across.stored - 1) {
             let places = (0..down.stored * across.stored).map(|i| [i / across.stored, i % across.stored]);
-            let places = places.map(|[y, x]| (at(0, y) * across.framed as isize + at(1, x)) * pixels.depth as isize);
+            let places = places.map(|[y, x]| (at(0, y) * across.framed as isize + at(1, x)) * channels as isize);
             pixels.places = places.map(|place| place as i32).collect();
         }
         pixels
@@ -37,17 +36,29 @@ impl Pixels {
 
     /// Elements of a band.
     pub fn band(&self) -> usize {
-        self.rows * self.axes[1].framed * self.depth
+        self.rows * self.axes[1].framed * self.channels
+    }
+
+    /// Elements of so many bands and what vectors reach behind them; then those of one transposition follow.
+    pub fn bands(&self, bands: usize, lanes: usize) -> usize {
+        (bands * self.band() + lanes).next_multiple_of(lanes)
     }
 
     /// Elements of so many bands, and of the vectors of one transposition.
     pub fn elements(&self, bands: usize, lanes: usize) -> usize {
-        bands * self.band() + lanes * lanes
+        self.bands(bands, lanes) + lanes * lanes
+    }
+
+    /// What lies side by side of the pixels that one row of taps sees from one place, in elements: a run that begins
+    /// at each of these taps.
+    pub fn runs(&self) -> (usize, usize) {
+        let across = &self.axes[1];
+        if across.dilation == 1 { (1, across.taps * self.channels) } else { (across.taps, self.channels) }
     }
 
     /// Where a position of the band begins, in elements.
     fn at(&self, [row, column]: [usize; 2]) -> usize {
-        (row * self.axes[1].framed + column) * self.depth
+        (row * self.axes[1].framed + column) * self.channels
     }
 
     /// Where a tap at these positions along the axes begins, from its place.
@@ -64,7 +75,7 @@ impl Pixels {
 /// An image to be laid out.
 pub struct Turn<'s, T> {
     pub pixels: &'s Pixels,
-    /// `Pixels::band` of them, and room for a vector of vectors.
+    /// `Pixels::band` of them, a vector behind which may be written too, and room for a vector of vectors.
     pub dst: *mut T,
     pub square: *mut T,
     /// Whether the frame's zeros are there already.
@@ -72,7 +83,6 @@ pub struct Turn<'s, T> {
     /// Its first element, and from channel to channel, row to row, column to column.
     pub src: *const T,
     pub strides: [isize; 3],
-    pub channels: usize,
     /// The band's first row of places.
     pub first: usize,
 }
@@ -83,7 +93,8 @@ pub struct Turn<'s, T> {
 /// The image can be read, `dst` has room and overlaps nothing, and the machine has the vector's instructions.
 #[inline(always)]
 pub unsafe fn turn<V: Vector>(turn: &Turn<'_, V::Element>) {
-    let &Turn { pixels, dst, square, framed, src, strides: [channel, row, column], channels, first } = turn;
+    let &Turn { pixels, dst, square, framed, src, strides: [channel, row, column], first } = turn;
+    let channels = pixels.channels;
     let [down, across] = &pixels.axes;
     let whole = pixels.band();
     let top = first * down.stride;
@@ -109,7 +120,7 @@ pub unsafe fn turn<V: Vector>(turn: &Turn<'_, V::Element>) {
             false => (lowest..highest + 1, across.stored),
         };
         // What rows of the frame above the band take away.
-        let above = (top * across.framed * pixels.depth) as i32;
+        let above = (top * across.framed * channels) as i32;
         for line in lines {
             let src = src.offset(line as isize * row);
             if column != 1 || length < V::LANES || pixels.places.is_empty() {
@@ -126,18 +137,19 @@ pub unsafe fn turn<V: Vector>(turn: &Turn<'_, V::Element>) {
                 // The last vector begins earlier, and some are written twice.
                 let i = i.min(length - V::LANES);
                 let places = &places[i..i + V::LANES];
-                let is_run = places[V::LANES - 1] - places[0] == ((V::LANES - 1) * pixels.depth) as i32;
+                let is_run = places[V::LANES - 1] - places[0] == ((V::LANES - 1) * channels) as i32;
                 let first = (places[0] - above) as usize;
-                for c in (0..pixels.depth).step_by(V::LANES) {
+                for c in (0..channels).step_by(V::LANES) {
                     let last = channels - c - 1;
                     let from = src.add(i).offset(c as isize * channel);
-                    if is_run {
-                        V::transpose(dst.add(first + c), pixels.depth, from, |j| j.min(last) as isize * channel);
+                    if is_run && last + 1 >= V::LANES {
+                        V::transpose(dst.add(first + c), channels, from, |j| j as isize * channel);
                         continue;
                     }
                     V::transpose(square, V::LANES, from, |j| j.min(last) as isize * channel);
                     for (p, &place) in places.iter().enumerate() {
-                        V::load(square.add(p * V::LANES)).store(dst.add((place - above) as usize + c));
+                        let to = dst.add((place - above) as usize + c);
+                        V::load(square.add(p * V::LANES)).store_some(to, (last + 1).min(V::LANES));
                     }
                 }
             }

@@ -40,6 +40,8 @@ struct Columns {
     /// Where the stored rows are as long as those of the copy, and nothing lies between: from a place to its element,
     /// and per vector which places have one, if all rows had.
     linear: Option<(isize, Vec<u32>)>,
+    /// Per vector of a row, which places have one, if they are a run of neighbours and vectors begin where rows do.
+    masks: Vec<u32>,
 }
 
 /// Where rows of the frame lie that hold nothing stored.
@@ -71,6 +73,7 @@ impl Shifted {
         } else {
             taps.extend((0..across.taps).map(|t| (t, 0)));
             copies.extend((0..across.taps).map(|t| Columns::new(across, from(t), across.places)));
+            copies.iter_mut().for_each(|columns| columns.set_masks(lanes));
             if down.stride == 1 && down.spread == 1 {
                 copies.iter_mut().enumerate().for_each(|(t, copy)| copy.set_linear(across, from(t), rows, lanes));
             }
@@ -134,13 +137,21 @@ impl Columns {
         let alone = at.iter().filter(|&&e| e >= 0).count() == count;
         let start = if count > 0 { at[first] as usize } else { 0 };
         let run = (even && alone && step > 0).then_some((first, count, start, step as usize));
-        Columns { lead: 0, at, run, linear: None }
+        Columns { lead: 0, at, run, linear: None, masks: Vec::new() }
     }
 
     /// Sets where the row begins.
     fn align_to(&mut self, lanes: usize) {
         let before = self.run.map_or(0, |run| run.0);
         self.lead = before.next_multiple_of(lanes) - before;
+    }
+
+    /// Sets which places of each vector have an element.
+    fn set_masks(&mut self, lanes: usize) {
+        if matches!(self.run, Some((.., 1))) {
+            let bits = |at: &[i32]| at.iter().rev().fold(0, |bits, &at| bits << 1 | u32::from(at >= 0));
+            self.masks = self.at.chunks(lanes).map(bits).collect();
+        }
     }
 
     /// Finds out whether so many rows, of a copy that begins at a column of the frame, are one run of the image.
@@ -203,6 +214,17 @@ pub unsafe fn fill<V: Vector>(fill: &mut Fill<'_, V::Element>) {
                     (_, Some(_)) if low > high => {
                         (0..numbers.len()).for_each(|i| zeros::<V>(dst.add(i * pitch), width));
                     }
+                    (_, Some((before, count, start, _)))
+                        if V::HAS_MASKS && column == 1 && !columns.masks.is_empty() =>
+                    {
+                        let copy =
+                            Copy { dst, width, pitch, src: src.wrapping_add(start), before, count, rows: numbers };
+                        match columns.masks[..] {
+                            [mask] => masked::<V>(&copy, &[mask]),
+                            [first, second] => masked::<V>(&copy, &[first, second]),
+                            _ => masked::<V>(&copy, &columns.masks),
+                        }
+                    }
                     (_, Some((before, count, start, step))) if column == 1 && step <= 2 => {
                         let line = src.wrapping_add(start);
                         let vectors_of_row = count.div_ceil(V::LANES);
@@ -252,6 +274,29 @@ struct Copy<'s, T> {
     before: usize,
     count: usize,
     rows: &'s [isize],
+}
+
+/// Copies rows by the elements of each vector that are stored.
+///
+/// # Safety
+/// As for `fill`; a vector behind the last row can be written.
+#[inline(always)]
+unsafe fn masked<V: Vector>(copy: &Copy<'_, V::Element>, masks: &[u32]) {
+    let &Copy { mut dst, width, pitch, src, before, rows, .. } = copy;
+    for &from in rows {
+        // SAFETY: as our caller promised.
+        unsafe {
+            if from == NOTHING {
+                zeros::<V>(dst, width);
+            } else {
+                let line = src.wrapping_offset(from).wrapping_sub(before);
+                for (i, &mask) in masks.iter().enumerate() {
+                    V::load_some(line.wrapping_add(i * V::LANES), mask).store(dst.add(i * V::LANES));
+                }
+            }
+            dst = dst.add(pitch);
+        }
+    }
 }
 
 /// Copies rows as `N` vectors each; 0: as many as it takes.

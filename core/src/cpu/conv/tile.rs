@@ -98,11 +98,12 @@ pub unsafe fn strip<V: Vector, const R: usize, const W: usize>(strip: &Strip<V::
     }
 }
 
-/// `lanes[r, w]` += the sums of `a[r · a_row + i] · b[w][i]` over whole vectors of i, one per lane.
+/// `lanes[r, w]` += the sums of `a[r · a_row + i] · b[w][i]` over i, one per lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Dots<T> {
-    /// How many vectors.
+    /// How many vectors, and elements behind them.
     pub steps: usize,
+    pub rest: usize,
     /// The first row, and from row to row.
     pub a: *const T,
     pub a_row: isize,
@@ -127,24 +128,17 @@ pub type DotsFn<T> = unsafe fn(&Dots<T>);
 /// As for [`DotsFn`].
 #[inline(always)]
 pub unsafe fn dots<V: Vector, const R: usize, const W: usize>(dots: &Dots<V::Element>) {
-    let &Dots { steps, a, a_row, b, lanes, pitch, next: (mut next, step) } = dots;
+    let &Dots { steps, rest, lanes, pitch, next: (mut next, step), .. } = dots;
     // SAFETY: as our caller promised.
     unsafe {
         let mut acc = [[V::zero(); W]; R];
         for i in 0..steps {
             V::prefetch_far(next);
             next = next.wrapping_add(step);
-            let mut line = [V::zero(); W];
-            for (line, b) in line.iter_mut().zip(b) {
-                *line = V::load(b.add(i * V::LANES));
-            }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let x = V::load(a.offset(r as isize * a_row).add(i * V::LANES));
-                for (acc, &line) in acc.iter_mut().zip(&line) {
-                    *acc = acc.multiply_add(x, line);
-                }
-                compiler_fence(SeqCst);
-            }
+            products::<V, R, W, false>(&mut acc, dots, i * V::LANES);
+        }
+        if rest > 0 {
+            products::<V, R, W, true>(&mut acc, dots, steps * V::LANES);
         }
         for (r, acc) in acc.iter().enumerate() {
             for (w, &acc) in acc.iter().enumerate() {
@@ -154,3 +148,62 @@ pub unsafe fn dots<V: Vector, const R: usize, const W: usize>(dots: &Dots<V::Ele
         }
     }
 }
+
+/// Adds the products of a vector of each row, or of what is left of one: what lies behind that may be anything.
+///
+/// # Safety
+/// As for [`DotsFn`].
+#[inline(always)]
+unsafe fn products<V: Vector, const R: usize, const W: usize, const REST: bool>(
+    acc: &mut [[V; W]; R],
+    dots: &Dots<V::Element>,
+    at: usize,
+) {
+    let some = (1 << dots.rest) - 1;
+    // SAFETY: as our caller promised.
+    unsafe {
+        let mut line = [V::zero(); W];
+        for (line, b) in line.iter_mut().zip(dots.b) {
+            *line = if REST { V::load_some(b.add(at), some) } else { V::load(b.add(at)) };
+        }
+        for (r, acc) in acc.iter_mut().enumerate() {
+            let a = dots.a.offset(r as isize * dots.a_row).add(at);
+            let x = if REST { V::load_some(a, some) } else { V::load(a) };
+            for (acc, &line) in acc.iter_mut().zip(&line) {
+                *acc = acc.multiply_add(x, line);
+            }
+            compiler_fence(SeqCst);
+        }
+    }
+}
+
+/// `dst[i]` = the lanes of vector i, added as a tree: lane l and lane l plus half their number, until one is left.
+///
+/// # Safety
+/// `count` vectors can be read at `vectors`, as many elements written at `dst`, and the machine has the
+/// vector's instructions.
+#[inline(always)]
+pub unsafe fn totals<V: Vector>(vectors: *const V::Element, count: usize, dst: *mut V::Element) {
+    // SAFETY: as our caller promised; a square of vectors holds a vector for each lane.
+    unsafe {
+        let mut square = [V::zero(); 16];
+        let square = square.as_mut_ptr().cast::<V::Element>();
+        for i in (0..count).step_by(V::LANES) {
+            // The last vectors of a number that is no multiple are taken as often as it takes.
+            let (from, last) = (vectors.add(i * V::LANES), (count - i - 1).min(V::LANES - 1));
+            V::transpose(square, V::LANES, from, |j| (j.min(last) * V::LANES) as isize);
+            let mut half = V::LANES / 2;
+            while half > 0 {
+                for l in 0..half {
+                    let at = square.add(l * V::LANES);
+                    V::load(at).plus(V::load(at.add(half * V::LANES))).store(at);
+                }
+                half /= 2;
+            }
+            V::load(square).store_some(dst.add(i), last + 1);
+        }
+    }
+}
+
+/// What computes [`totals`].
+pub type TotalsFn<T> = unsafe fn(*const T, usize, *mut T);

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 macro_rules! vector {
     ($v:ty, $t:ty, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident
-        $(, $transpose:ident, $evens:ident, $some:ident, $weave:ident $(, $turned:ident)?)?) => {
+        $(, $transpose:ident, $evens:ident, $some:ident, $store_some:ident, $weave:ident $(, $turned:ident)?)?) => {
         impl Vector for $v {
             type Element = $t;
             const LANES: usize = $lanes;
@@ -73,6 +73,11 @@ macro_rules! vector {
                 unsafe { $some(src, lanes) }
             }
             #[inline(always)]
+            unsafe fn store_some(self, dst: *mut $t, count: usize) {
+                // SAFETY: as our caller promised.
+                unsafe { $store_some(self, dst, count) }
+            }
+            #[inline(always)]
             unsafe fn weave(dst: [*mut $t; 2], src: [*const $t; 2]) {
                 // SAFETY: as our caller promised.
                 unsafe { $weave(dst, src) }
@@ -93,6 +98,7 @@ vector!(
     transpose_16,
     evens_16,
     some_16,
+    store_some_16,
     weave_16,
     turned_16
 );
@@ -120,6 +126,7 @@ vector!(
     transpose_8,
     evens_8,
     some_8,
+    store_some_8,
     weave_8
 );
 vector!(
@@ -149,6 +156,36 @@ unsafe fn some_8(src: *const f32, lanes: u32) -> __m256 {
         let bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
         let which = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(lanes as i32), bit), bit);
         _mm256_maskload_ps(src, which)
+    }
+}
+
+/// [`Vector::store_some`] of 16.
+#[inline(always)]
+unsafe fn store_some_16(vector: __m512, dst: *mut f32, count: usize) {
+    // SAFETY: what is left out is not written.
+    unsafe { _mm512_mask_storeu_ps(dst, ((1u32 << count) - 1) as u16, vector) }
+}
+
+/// [`Vector::store_some`] of 8: in pieces, since stores under a mask are slow on some machines without AVX-512.
+#[inline(always)]
+unsafe fn store_some_8(vector: __m256, mut dst: *mut f32, count: usize) {
+    // SAFETY: the pieces are as long as `count` together.
+    unsafe {
+        if count >= 8 {
+            return _mm256_storeu_ps(dst, vector);
+        }
+        let mut left = _mm256_castps256_ps128(vector);
+        if count & 4 != 0 {
+            _mm_storeu_ps(dst, left);
+            (left, dst) = (_mm256_extractf128_ps::<1>(vector), dst.add(4));
+        }
+        if count & 2 != 0 {
+            _mm_store_sd(dst.cast(), _mm_castps_pd(left));
+            (left, dst) = (_mm_movehl_ps(left, left), dst.add(2));
+        }
+        if count & 1 != 0 {
+            _mm_store_ss(dst, left);
+        }
     }
 }
 
