@@ -25,7 +25,7 @@ pub fn suits(convolution: &Convolution, lanes: usize) -> bool {
     let by_channels = down.taps * runs * length.div_ceil(lanes) * places;
     // Per sum and image a vector is read, added to and written, and each row of places takes a copy for each tap.
     let by_places = convolution.channels * down.taps * across.taps * (places.div_ceil(lanes) + 3);
-    4 * by_channels <= 7 * by_places
+    8 * by_channels <= 9 * by_places
 }
 
 /// A compiled gradient.
@@ -259,8 +259,8 @@ impl<T: Element> Executable for ByChannels<T> {
                 }
                 let places = self.places.at::<T>(args.operands[0], args, [item, group]);
                 let places = places.offset(first as isize * self.places.stride(3));
-                let (mut ahead, pieces) =
-                    self.ahead(args, group, together.end..(together.end + self.together).min(units.end));
+                let next = together.end..(together.end + self.together).min(self.items * self.units.bands);
+                let (mut ahead, pieces) = self.ahead(args, group, next);
                 let count = together.len() * rows * self.width;
                 self.multiply((image, places), sums, count, start == units.start, (&mut ahead, pieces));
             }

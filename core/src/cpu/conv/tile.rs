@@ -34,9 +34,6 @@ pub struct Strip<T> {
 /// How many terms ahead a strip asks for its vectors: lists of offsets are longer by so many.
 pub const AHEAD: usize = 8;
 
-/// Terms of a sum that is so long that its result may be asked for at its start.
-const LONG: usize = 16;
-
 /// Computes a tile of a fixed size.
 ///
 /// # Safety
@@ -65,29 +62,42 @@ pub unsafe fn strip<V: Vector, const R: usize, const W: usize>(strip: &Strip<V::
     // SAFETY: as our caller promised.
     unsafe {
         let mut acc = [[V::zero(); W]; R];
-        // The result is far away when its turn comes.
-        let early = if k >= LONG { R } else { 0 };
-        (0..early).for_each(|r| (0..W).for_each(|w| V::prefetch(c.wrapping_add(r * pitch + w * V::LANES))));
-        for p in 0..k {
-            let at = *b_at.add(p) as isize;
-            let mut line = [V::zero(); W];
-            for (line, b) in line.iter_mut().zip(b) {
-                *line = V::load(b.offset(at));
-                V::prefetch(b.wrapping_offset(*b_at.add(p + AHEAD) as isize));
-            }
-            // A line at a time: many at once would keep the tile's own reads waiting.
-            V::prefetch_far(next);
-            next = next.wrapping_add(step);
-            let mut row = a.offset(*a_at.add(p) as isize);
-            for acc in &mut acc {
-                let x = V::splat(row);
-                for (acc, &line) in acc.iter_mut().zip(&line) {
-                    *acc = acc.multiply_add(x, line);
+        let (mut p, mut result) = (0, c.cast_const());
+        macro_rules! terms {
+            ($count:expr) => {
+                for _ in 0..$count {
+                    let at = *b_at.add(p) as isize;
+                    let mut line = [V::zero(); W];
+                    for (line, b) in line.iter_mut().zip(b) {
+                        *line = V::load(b.offset(at));
+                        V::prefetch(b.wrapping_offset(*b_at.add(p + AHEAD) as isize));
+                    }
+                    // A line at a time: many at once would keep the tile's own reads waiting.
+                    V::prefetch_far(next);
+                    next = next.wrapping_add(step);
+                    let mut row = a.offset(*a_at.add(p) as isize);
+                    for acc in &mut acc {
+                        let x = V::splat(row);
+                        for (acc, &line) in acc.iter_mut().zip(&line) {
+                            *acc = acc.multiply_add(x, line);
+                        }
+                        // An address of its own for each row: splats that are read ahead take the registers of sums.
+                        row = hidden(row.wrapping_offset(a_row));
+                    }
+                    p += 1;
                 }
-                // An address of its own for each row: splats that are read ahead take the registers of sums.
-                row = hidden(row.wrapping_offset(a_row));
-            }
+            };
         }
+        // The result is far away when its turn comes: a row of it after another is asked for in the first half. The
+        // number of rows is hidden, so that the loop stays one.
+        let part = k / (2 * R);
+        let rows = if part > 0 { R } else { 0 };
+        for _ in 0..rows {
+            (0..W).for_each(|w| V::prefetch(result.wrapping_add(w * V::LANES)));
+            result = result.wrapping_add(pitch);
+            terms!(part);
+        }
+        terms!(k - p);
         for (r, acc) in acc.iter().enumerate() {
             for (w, &acc) in acc.iter().enumerate() {
                 let at = c.add(r * pitch + w * V::LANES);
