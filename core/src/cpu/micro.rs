@@ -175,6 +175,23 @@ pub trait Vector: Copy {
         unsafe { (0..Self::LANES).for_each(|i| *dst.add(i) = *src.add(2 * i)) }
     }
 
+    /// Every second of the elements whose bits are set, the first one's the lowest; the others are zero.
+    ///
+    /// # Safety
+    /// These elements can be read.
+    #[inline(always)]
+    unsafe fn evens_some(src: *const Self::Element, elements: u32) -> Self {
+        let mut found = [Self::Element::default(); 16];
+        // SAFETY: as our caller promised; no vector is longer.
+        unsafe {
+            for (l, found) in found[..Self::LANES].iter_mut().enumerate().filter(|(l, _)| elements >> (2 * l) & 1 == 1)
+            {
+                *found = *src.wrapping_add(2 * l);
+            }
+            Self::load(found.as_ptr())
+        }
+    }
+
     /// Elements of two vectors alternately, first that of the first; one half of them goes to each of the two places.
     ///
     /// # Safety

@@ -225,35 +225,3 @@ pub unsafe fn transpose_8(dst: *mut f32, pitch: usize, src: *const f32, column: 
         }
     }
 }
-
-/// [`Vector::evens`] of 16.
-///
-/// # Safety
-/// As there; the machine has AVX-512.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub unsafe fn evens_16(dst: *mut f32, src: *const f32) {
-    use std::arch::x86_64::*;
-    // SAFETY: as our caller promised.
-    unsafe {
-        let which = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-        let (low, high) = (_mm512_loadu_ps(src), _mm512_loadu_ps(src.add(16)));
-        _mm512_storeu_ps(dst, _mm512_permutex2var_ps(low, which, high));
-    }
-}
-
-/// [`Vector::evens`] of 8.
-///
-/// # Safety
-/// As there; the machine has AVX2.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub unsafe fn evens_8(dst: *mut f32, src: *const f32) {
-    use std::arch::x86_64::*;
-    // SAFETY: as our caller promised.
-    unsafe {
-        let both = _mm256_shuffle_ps::<0x88>(_mm256_loadu_ps(src), _mm256_loadu_ps(src.add(8)));
-        let ordered = _mm256_permute4x64_pd::<0xD8>(_mm256_castps_pd(both));
-        _mm256_storeu_ps(dst, _mm256_castpd_ps(ordered));
-    }
-}

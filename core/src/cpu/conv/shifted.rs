@@ -40,8 +40,9 @@ struct Columns {
     /// Where the stored rows are as long as those of the copy, and nothing lies between: from a place to its element,
     /// and per vector which places have one, if all rows had.
     linear: Option<(isize, Vec<u32>)>,
-    /// Per vector of a row, which places have one, if they are a run of neighbours and vectors begin where rows do.
-    masks: Vec<u32>,
+    /// If places take neighbours or every second element: per vector of so many places from a first one on, which
+    /// elements of the image it takes, from that of its first place on. All other places have none.
+    masks: (Vec<u32>, usize, usize),
 }
 
 /// Where rows of the frame lie that hold nothing stored.
@@ -73,11 +74,11 @@ impl Shifted {
         } else {
             taps.extend((0..across.taps).map(|t| (t, 0)));
             copies.extend((0..across.taps).map(|t| Columns::new(across, from(t), across.places)));
-            copies.iter_mut().for_each(|columns| columns.set_masks(lanes));
             if down.stride == 1 && down.spread == 1 {
                 copies.iter_mut().enumerate().for_each(|(t, copy)| copy.set_linear(across, from(t), rows, lanes));
             }
         }
+        copies.iter_mut().for_each(|columns| columns.set_masks(lanes, is_apart));
         let width = copies.iter().map(|columns| columns.at.len()).max().unwrap_or(0);
         let pitch = if is_apart { width.next_multiple_of(lanes) } else { width };
         let ends = if is_apart { lanes } else { 0 };
@@ -137,7 +138,7 @@ impl Columns {
         let alone = at.iter().filter(|&&e| e >= 0).count() == count;
         let start = if count > 0 { at[first] as usize } else { 0 };
         let run = (even && alone && step > 0).then_some((first, count, start, step as usize));
-        Columns { lead: 0, at, run, linear: None, masks: Vec::new() }
+        Columns { lead: 0, at, run, linear: None, masks: Default::default() }
     }
 
     /// Sets where the row begins.
@@ -146,11 +147,14 @@ impl Columns {
         self.lead = before.next_multiple_of(lanes) - before;
     }
 
-    /// Sets which places of each vector have an element.
-    fn set_masks(&mut self, lanes: usize) {
-        if matches!(self.run, Some((.., 1))) {
-            let bits = |at: &[i32]| at.iter().rev().fold(0, |bits, &at| bits << 1 | u32::from(at >= 0));
-            self.masks = self.at.chunks(lanes).map(bits).collect();
+    /// Sets which elements each vector takes, if that is the way to copy rows: those of neighbours that begin a vector
+    /// are copied as they are. Places without one are left out only where vectors would not begin at whole ones.
+    fn set_masks(&mut self, lanes: usize, is_apart: bool) {
+        let Some((before, count, _, step)) = self.run else { return };
+        if step == 2 || step == 1 && !is_apart {
+            let (first, count) = if is_apart { (before, count) } else { (0, self.at.len()) };
+            let bits = |at: &[i32]| at.iter().rev().fold(0, |bits, &at| bits << step | u32::from(at >= 0));
+            self.masks = (self.at[first..first + count].chunks(lanes).map(bits).collect(), first, count);
         }
     }
 
@@ -214,15 +218,19 @@ pub unsafe fn fill<V: Vector>(fill: &mut Fill<'_, V::Element>) {
                     (_, Some(_)) if low > high => {
                         (0..numbers.len()).for_each(|i| zeros::<V>(dst.add(i * pitch), width));
                     }
-                    (_, Some((before, count, start, _)))
-                        if V::HAS_MASKS && column == 1 && !columns.masks.is_empty() =>
+                    (_, Some((before, _, start, step)))
+                        if V::HAS_MASKS && column == 1 && !columns.masks.0.is_empty() =>
                     {
-                        let copy =
-                            Copy { dst, width, pitch, src: src.wrapping_add(start), before, count, rows: numbers };
-                        match columns.masks[..] {
-                            [mask] => masked::<V>(&copy, &[mask]),
-                            [first, second] => masked::<V>(&copy, &[first, second]),
-                            _ => masked::<V>(&copy, &columns.masks),
+                        let (ref masks, first, count) = columns.masks;
+                        let src = src.wrapping_add(start).wrapping_sub((before - first) * step);
+                        let copy = Copy { dst, width, pitch, src, before: first, count, rows: numbers };
+                        match (&masks[..], step) {
+                            (&[mask], 1) => masked::<V, 1>(&copy, &[mask]),
+                            (&[mask], _) => masked::<V, 2>(&copy, &[mask]),
+                            (&[first, second], 1) => masked::<V, 1>(&copy, &[first, second]),
+                            (&[first, second], _) => masked::<V, 2>(&copy, &[first, second]),
+                            (masks, 1) => masked::<V, 1>(&copy, masks),
+                            (masks, _) => masked::<V, 2>(&copy, masks),
                         }
                     }
                     (_, Some((before, count, start, step))) if column == 1 && step <= 2 => {
@@ -276,23 +284,27 @@ struct Copy<'s, T> {
     rows: &'s [isize],
 }
 
-/// Copies rows by the elements of each vector that are stored.
+/// Copies rows, or every `STEP`th element of rows, by the elements of each vector that are stored.
 ///
 /// # Safety
 /// As for `fill`; a vector behind the last row can be written.
 #[inline(always)]
-unsafe fn masked<V: Vector>(copy: &Copy<'_, V::Element>, masks: &[u32]) {
-    let &Copy { mut dst, width, pitch, src, before, rows, .. } = copy;
+unsafe fn masked<V: Vector, const STEP: usize>(copy: &Copy<'_, V::Element>, masks: &[u32]) {
+    let &Copy { mut dst, width, pitch, src, before, count, rows } = copy;
     for &from in rows {
-        // SAFETY: as our caller promised.
+        // SAFETY: as our caller promised; what no mask has is not read.
         unsafe {
             if from == NOTHING {
                 zeros::<V>(dst, width);
             } else {
-                let line = src.wrapping_offset(from).wrapping_sub(before);
+                let (line, first) = (src.wrapping_offset(from), dst.add(before));
                 for (i, &mask) in masks.iter().enumerate() {
-                    V::load_some(line.wrapping_add(i * V::LANES), mask).store(dst.add(i * V::LANES));
+                    let line = line.wrapping_add(i * V::LANES * STEP);
+                    let vector = if STEP == 1 { V::load_some(line, mask) } else { V::evens_some(line, mask) };
+                    vector.store(first.add(i * V::LANES));
                 }
+                (0..before).for_each(|x| *dst.add(x) = Default::default());
+                (before + count..width).for_each(|x| *dst.add(x) = Default::default());
             }
             dst = dst.add(pitch);
         }

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 macro_rules! vector {
     ($v:ty, $t:ty, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident
-        $(, $transpose:ident, $evens:ident, $some:ident, $store_some:ident, $weave:ident $(, $turned:ident)?)?) => {
+        $(, $transpose:ident, $some:ident, $store_some:ident, $evens_some:ident, $weave:ident $(, $turned:ident)?)?) => {
         impl Vector for $v {
             type Element = $t;
             const LANES: usize = $lanes;
@@ -61,11 +61,6 @@ macro_rules! vector {
                 // SAFETY: as our caller promised.
                 unsafe { pack::$turned(src, column) }
             })?
-            #[inline(always)]
-            unsafe fn evens(dst: *mut $t, src: *const $t) {
-                // SAFETY: as our caller promised.
-                unsafe { pack::$evens(dst, src) }
-            }
             const HAS_MASKS: bool = true;
             #[inline(always)]
             unsafe fn load_some(src: *const $t, lanes: u32) -> Self {
@@ -76,6 +71,11 @@ macro_rules! vector {
             unsafe fn store_some(self, dst: *mut $t, count: usize) {
                 // SAFETY: as our caller promised.
                 unsafe { $store_some(self, dst, count) }
+            }
+            #[inline(always)]
+            unsafe fn evens_some(src: *const $t, elements: u32) -> Self {
+                // SAFETY: as our caller promised.
+                unsafe { $evens_some(src, elements) }
             }
             #[inline(always)]
             unsafe fn weave(dst: [*mut $t; 2], src: [*const $t; 2]) {
@@ -96,9 +96,9 @@ vector!(
     _mm512_add_ps,
     _mm512_fmadd_ps,
     transpose_16,
-    evens_16,
     some_16,
     store_some_16,
+    evens_some_16,
     weave_16,
     turned_16
 );
@@ -124,9 +124,9 @@ vector!(
     _mm256_add_ps,
     _mm256_fmadd_ps,
     transpose_8,
-    evens_8,
     some_8,
     store_some_8,
+    evens_some_8,
     weave_8
 );
 vector!(
@@ -186,6 +186,29 @@ unsafe fn store_some_8(vector: __m256, mut dst: *mut f32, count: usize) {
         if count & 1 != 0 {
             _mm_store_ss(dst, left);
         }
+    }
+}
+
+/// [`Vector::evens_some`] of 16.
+#[inline(always)]
+unsafe fn evens_some_16(src: *const f32, elements: u32) -> __m512 {
+    // SAFETY: what is left out is not read.
+    unsafe {
+        let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        let [low, high] = [some_16(src, elements & 0xFFFF), some_16(src.wrapping_add(16), elements >> 16)];
+        _mm512_permutex2var_ps(low, even, high)
+    }
+}
+
+/// [`Vector::evens_some`] of 8.
+#[inline(always)]
+unsafe fn evens_some_8(src: *const f32, elements: u32) -> __m256 {
+    // SAFETY: what is left out is not read.
+    unsafe {
+        let [low, high] = [some_8(src, elements & 0xFF), some_8(src.wrapping_add(8), elements >> 8)];
+        // Within each half, first those of the low vector.
+        let halves = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(low, high));
+        _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(halves))
     }
 }
 
