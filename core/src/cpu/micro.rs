@@ -6,13 +6,14 @@
 
 use std::fmt;
 
-use super::conv::{phase, pixels, shifted, tile as sums};
+use super::conv::{lanes, phase, pixels, shifted, tile as sums};
 use super::isa::Isa;
 use super::pack::Columns;
 use super::thin::{Thin, ThinFn};
 use super::tiny::Plain;
 use super::vector::{Primitive, select};
 use super::windows::Panel;
+pub use portable::Portable;
 
 /// A tile of the result: `c[r, j] = Σ a[r, p] · b[p, j]`, or `+=`.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +70,10 @@ pub struct Conv<T: 'static> {
     pub fill: unsafe fn(&mut shifted::Fill<'_, T>),
     /// Lays out an image with its channels side by side.
     pub turn: unsafe fn(&pixels::Turn<'_, T>),
+    /// Lays out several images side by side.
+    pub enter: unsafe fn(&lanes::Enter<'_, T>),
+    /// Puts results of images side by side where they belong.
+    pub leave: unsafe fn(&lanes::Leave<'_, T>),
     /// Puts the places of two phases together.
     pub weave: unsafe fn(&phase::Weave<T>),
 }
@@ -364,6 +369,18 @@ macro_rules! micro {
             }
 
             $(#[target_feature(enable = $feature)])?
+            unsafe fn enter(enter: &crate::cpu::conv::lanes::Enter<'_, $element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::lanes::enter::<$vector>(enter) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn leave(leave: &crate::cpu::conv::lanes::Leave<'_, $element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::lanes::leave::<$vector>(leave) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
             unsafe fn weave(weave: &crate::cpu::conv::phase::Weave<$element>) {
                 // SAFETY: as our caller promised.
                 unsafe { crate::cpu::conv::phase::weave::<$vector>(weave) }
@@ -381,6 +398,8 @@ macro_rules! micro {
                     totals,
                     fill,
                     turn,
+                    enter,
+                    leave,
                     weave,
                 },
             };
@@ -465,55 +484,11 @@ pub fn fuses(isa: Isa) -> bool {
     }
 }
 
-/// What the compiler turns into a vector of its target.
-#[derive(Clone, Copy)]
-pub struct Portable<T, const L: usize>(pub [T; L]);
-
-impl<T: Number, const L: usize> Vector for Portable<T, L> {
-    type Element = T;
-    const LANES: usize = L;
-
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        Portable([T::ZERO; L])
-    }
-    #[inline(always)]
-    unsafe fn load(src: *const T) -> Self {
-        // SAFETY: as our caller promised.
-        Portable(unsafe { src.cast::<[T; L]>().read() })
-    }
-    #[inline(always)]
-    unsafe fn splat(src: *const T) -> Self {
-        // SAFETY: as our caller promised.
-        Portable([unsafe { *src }; L])
-    }
-    #[inline(always)]
-    unsafe fn store(self, dst: *mut T) {
-        // SAFETY: as our caller promised.
-        unsafe { dst.cast::<[T; L]>().write(self.0) }
-    }
-    #[inline(always)]
-    unsafe fn plus(mut self, other: Self) -> Self {
-        for l in 0..L {
-            self.0[l] = self.0[l].plus(other.0[l]);
-        }
-        self
-    }
-    #[inline(always)]
-    unsafe fn multiply_add(mut self, a: Self, b: Self) -> Self {
-        for l in 0..L {
-            let (a, b) = (a.0[l], b.0[l]);
-            self.0[l] =
-                if cfg!(target_arch = "aarch64") { self.0[l].fused(a, b) } else { self.0[l].multiply_add(a, b) };
-        }
-        self
-    }
-}
-
 micro!(f32x4, Portable<f32, 4>, f32, [1 2 3 4], [1 2]);
 micro!(f64x2, Portable<f64, 2>, f64, [1 2 3 4], [1 2]);
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -4,6 +4,8 @@
 //! Owns which kernel computes what, where the operands lie and how places are cut into bands; knows no arithmetic.
 
 mod channels;
+mod items;
+pub mod lanes;
 mod lines;
 pub mod phase;
 pub mod pixels;
@@ -21,6 +23,7 @@ use super::isa::Isa;
 use super::micro::Number;
 use crate::program::kernel::{Args, Convolution, ConvolutionPart, Executable, Layout, Sliding};
 use channels::ByChannels;
+use items::ByItems;
 use lines::ByLines;
 use places::Places;
 use shifted::{Fill, Shifted};
@@ -51,7 +54,13 @@ pub fn compile(convolution: &Convolution, isa: Isa) -> Result<Arc<dyn Executable
 fn of<T: Number>(convolution: &Convolution, isa: Isa) -> Arc<dyn Executable> {
     let lanes = T::micro(isa).lanes;
     match convolution.part {
-        ConvolutionPart::Places => Arc::new(Places::<T>::new(convolution, isa)),
+        ConvolutionPart::Places => {
+            let by_places = Places::<T>::new(convolution, isa);
+            match ByItems::<T>::new(convolution, isa) {
+                Some(by_items) if by_items.cycles() < by_places.cycles() => Arc::new(by_items),
+                _ => Arc::new(by_places),
+            }
+        }
         ConvolutionPart::Kernel if channels::suits(convolution, lanes) => {
             Arc::new(ByChannels::<T>::new(convolution, isa))
         }

@@ -185,6 +185,14 @@ impl<T: Element> Places<T> {
         }
     }
 
+    /// About how many cycles all of it takes, as measured: tiles of few vectors take more, and so do copies of rows.
+    pub fn cycles(&self) -> usize {
+        let lanes = self.micro.lanes;
+        let vectors = |part: &Part| (part.rows * part.width).div_ceil(lanes);
+        let products = self.parts.iter().map(|part| part.weights.len() * (10 * vectors(part) + 8)).sum::<usize>() / 20;
+        self.items * self.units.groups * (self.outputs * products + 10 * self.channels * self.shifted.vectors(lanes))
+    }
+
     /// Units in all.
     fn count(&self) -> usize {
         self.items * self.units.groups * self.units.bands

@@ -92,6 +92,11 @@ impl Shifted {
         channels * self.channel + 2 * lanes
     }
 
+    /// Vectors that the rows of a channel take.
+    pub fn vectors(&self, lanes: usize) -> usize {
+        self.numbers() * self.copies.iter().map(|copy| copy.at.len().div_ceil(lanes)).sum::<usize>()
+    }
+
     /// How many numbers `fill` needs.
     pub fn numbers(&self) -> usize {
         self.residues.len() * self.rows

@@ -68,15 +68,13 @@ fn expected(convolution: &Convolution, other: &Buffer, image: &Buffer) -> Vec<(f
 }
 
 /// `(stored, before, spread, after, taps, stride, dilation)` of an axis.
-fn axis(
-    (stored, before, spread, after, taps, stride, dilation): (usize, usize, usize, usize, usize, usize, usize),
-) -> Sliding {
-    let framed = before + (stored - 1) * spread + 1 + after;
+fn axis((stored, before, spread, after, taps, stride, dilation): Axis) -> Sliding {
+    let framed = (before + ((stored - 1) * spread + 1) as isize + after) as usize;
     let places = (framed - (taps - 1) * dilation - 1) / stride + 1;
-    Sliding { stored, before: before as isize, spread, framed, taps, places, stride, dilation }
+    Sliding { stored, before, spread, framed, taps, places, stride, dilation }
 }
 
-type Axis = (usize, usize, usize, usize, usize, usize, usize);
+type Axis = (usize, isize, usize, isize, usize, usize, usize);
 
 /// `(items, groups, channels, outputs)` and axes.
 const CASES: &[([usize; 4], [Axis; 2])] = &[
@@ -128,6 +126,15 @@ const CASES: &[([usize; 4], [Axis; 2])] = &[
     ([2, 1, 3, 17], [(9, 3, 3, 3, 5, 1, 1), (5, 2, 2, 2, 4, 1, 1)]),
     ([2, 1, 7, 1], [(24, 1, 1, 1, 3, 1, 1), (24, 1, 1, 1, 3, 1, 1)]),
     ([2, 1, 5, 2], [(11, 2, 1, 2, 5, 1, 1), (47, 2, 1, 2, 5, 1, 1)]),
+    // Many small images: whole vectors of them, and some lanes of nothing; several groups; strides, spreads, crops.
+    ([32, 1, 3, 20], [(5, 0, 1, 0, 3, 1, 1), (5, 0, 1, 0, 3, 1, 1)]),
+    ([13, 1, 20, 9], [(4, 1, 1, 1, 3, 1, 1), (4, 1, 1, 1, 3, 1, 1)]),
+    ([30, 2, 6, 10], [(7, 2, 1, 2, 5, 2, 1), (6, 2, 1, 2, 5, 2, 1)]),
+    ([16, 1, 9, 6], [(3, 1, 2, 2, 3, 1, 1), (4, 1, 2, 2, 3, 1, 1)]),
+    ([15, 2, 8, 3], [(3, 2, 3, 1, 4, 1, 1), (4, 1, 2, 1, 3, 1, 1)]),
+    ([14, 1, 7, 17], [(6, -1, 1, 0, 3, 1, 1), (7, 1, 1, -1, 2, 1, 2)]),
+    ([16, 1, 2, 1], [(3, 0, 1, 0, 2, 1, 1), (3, 1, 1, 1, 2, 1, 1)]),
+    ([48, 1, 16, 16], [(5, 2, 1, 2, 5, 1, 1), (3, 2, 1, 2, 5, 1, 1)]),
 ];
 
 #[test]
@@ -175,6 +182,45 @@ fn convolutions_against_loops() {
                         (results..results + 64).all(|i| value(&buffers[2], i).to_bits() == behind.to_bits());
                     assert!(untouched, "{convolution:?} on {isa} writes behind its result");
                 }
+            }
+        }
+    }
+}
+
+/// Many small images are computed side by side, a few one after the other: with the same bits.
+#[test]
+fn places_do_not_depend_on_the_number_of_images() {
+    let mut rng = Rng(72);
+    for axes in [[(5, 2, 1, 2, 3, 1, 1), (6, 1, 1, 1, 3, 1, 1)], [(3, 1, 2, 2, 3, 1, 1), (4, 2, 2, 1, 4, 1, 1)]] {
+        let (groups, channels, outputs, axes) = (2, 7, 9, axes.map(axis));
+        let [down, across] = axes;
+        let results = groups * outputs * down.places * across.places;
+        let (other, other_len) = layout([groups, outputs, channels, down.taps, across.taps], IN_ORDER, 0);
+        for dtype in [DType::F32, DType::F64] {
+            let (_, image_len) = layout([16, groups, channels, down.stored, across.stored], IN_ORDER, 0);
+            let image = Buffer::random(&mut rng, dtype, image_len, false);
+            let kernel = Buffer::random(&mut rng, dtype, other_len, false);
+            for isa in isas() {
+                let found = [1, 16].map(|items| {
+                    let (layout, _) = layout([items, groups, channels, down.stored, across.stored], IN_ORDER, 0);
+                    let (part, reversed, other) = (ConvolutionPart::Places, true, other.clone());
+                    let convolution = Convolution {
+                        dtype,
+                        part,
+                        items,
+                        groups,
+                        channels,
+                        outputs,
+                        axes,
+                        reversed,
+                        image: layout,
+                        other,
+                    };
+                    let mut buffers = [kernel.clone(), image.clone(), Buffer::new(dtype, items * results)];
+                    run(&*compile(Kernel::Convolution(convolution), isa), &mut buffers, &[]).unwrap();
+                    (0..results).map(|i| value(&buffers[2], i).to_bits()).collect::<Vec<u64>>()
+                });
+                assert!(found[0] == found[1], "{axes:?} in {dtype:?} on {isa}");
             }
         }
     }
