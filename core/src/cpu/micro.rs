@@ -66,6 +66,8 @@ pub struct Conv<T: 'static> {
     pub dots: &'static [&'static [sums::DotsFn<T>]],
     /// The sums of their lanes.
     pub totals: sums::TotalsFn<T>,
+    /// The sums of chunks' sums.
+    pub blocks: unsafe fn(&sums::Blocks<T>),
     /// Lays out an image as places see it.
     pub fill: unsafe fn(&mut shifted::Fill<'_, T>),
     /// Lays out an image with its channels side by side.
@@ -357,6 +359,12 @@ macro_rules! micro {
             }
 
             $(#[target_feature(enable = $feature)])?
+            unsafe fn blocks(blocks: &crate::cpu::conv::tile::Blocks<$element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::tile::blocks::<$vector>(blocks) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
             unsafe fn fill(fill: &mut crate::cpu::conv::shifted::Fill<'_, $element>) {
                 // SAFETY: as our caller promised.
                 unsafe { crate::cpu::conv::shifted::fill::<$vector>(fill) }
@@ -396,6 +404,7 @@ macro_rules! micro {
                     strips: table!(strip $rows $($w)*),
                     dots: table!(dots $rows $($w)*),
                     totals,
+                    blocks,
                     fill,
                     turn,
                     enter,

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::pixels::{Pixels, Turn};
-use super::tile::{AHEAD, Strip, WIDEST};
+use super::tile::{AHEAD, Blocks, Strip, WIDEST};
 use super::{Ahead, CHUNK_WORK, CHUNKS, Operand, Units, band, carved, even, seen};
 use crate::cpu::isa::Isa;
 use crate::cpu::micro::{Element, Micro};
@@ -278,12 +278,10 @@ impl<T: Element> Executable for ByChannels<T> {
         unsafe {
             let (sums, out) = (args.partial.cast::<T>(), args.operands[2].cast::<T>());
             for (group, o) in (0..self.groups).flat_map(|group| (0..self.outputs).map(move |o| (group, o))) {
-                let row = |block: usize| sums.add((group * self.blocks + block) * self.sums() + o * pitch);
-                let total = std::slice::from_raw_parts_mut(row(0), pitch);
-                for block in 1..self.blocks {
-                    let more = std::slice::from_raw_parts(row(block).cast_const(), pitch);
-                    total.iter_mut().zip(more).for_each(|(total, more)| *total = total.plus(*more));
-                }
+                let total = sums.add(group * self.blocks * self.sums() + o * pitch);
+                let (step, blocks) = (self.sums(), self.blocks);
+                (self.micro.conv.blocks)(&Blocks { dst: total, src: total, step, blocks, count: pitch });
+                let total = std::slice::from_raw_parts(total.cast_const(), pitch);
                 let out = out.add((group * self.outputs + o) * self.kernel.len());
                 for (i, &at) in self.kernel.iter().enumerate() {
                     *out.add(i) = *total.get_unchecked(at as usize);

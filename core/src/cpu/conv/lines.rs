@@ -3,7 +3,7 @@
 //! Owns the cut and the order of the sums; the image's copy is `shifted`'s, the arithmetic `tile`'s.
 
 use super::shifted::Shifted;
-use super::tile::{Dots, WIDEST};
+use super::tile::{Blocks, Dots, WIDEST};
 use super::{Ahead, CHUNK_WORK, CHUNKS, Operand, Units, band, carve, carved, even, seen};
 use crate::cpu::isa::Isa;
 use crate::cpu::micro::{Element, Micro};
@@ -211,13 +211,13 @@ impl<T: Element> Executable for ByLines<T> {
             let (sums, out) = (args.partial.cast::<T>(), args.operands[2].cast::<T>());
             let count = self.sums();
             for group in 0..self.groups {
-                let of = |block: usize| sums.add((group * self.blocks + block) * count);
-                let total = std::slice::from_raw_parts_mut(of(0), count);
-                for block in 1..self.blocks {
-                    let more = std::slice::from_raw_parts(of(block).cast_const(), count);
-                    total.iter_mut().zip(more).for_each(|(total, more)| *total = total.plus(*more));
-                }
-                out.add(group * count).copy_from_nonoverlapping(total.as_ptr(), count);
+                (self.micro.conv.blocks)(&Blocks {
+                    dst: out.add(group * count),
+                    src: sums.add(group * self.blocks * count),
+                    step: count,
+                    blocks: self.blocks,
+                    count,
+                });
             }
         }
         Ok(())

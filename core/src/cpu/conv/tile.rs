@@ -217,3 +217,42 @@ pub unsafe fn totals<V: Vector>(vectors: *const V::Element, count: usize, dst: *
 
 /// What computes [`totals`].
 pub type TotalsFn<T> = unsafe fn(*const T, usize, *mut T);
+
+/// Rows of chunks' sums, added in order: `dst[i]` = the sum of `src[block · step + i]` over the blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocks<T> {
+    pub dst: *mut T,
+    pub src: *const T,
+    pub step: usize,
+    pub blocks: usize,
+    pub count: usize,
+}
+
+/// Adds them.
+///
+/// # Safety
+/// The elements can be read and written; `dst` is the first block or overlaps none; the machine has the vector's
+/// instructions.
+#[inline(always)]
+pub unsafe fn blocks<V: Vector>(blocks: &Blocks<V::Element>) {
+    let &Blocks { dst, src, step, blocks, count } = blocks;
+    let whole = count / V::LANES * V::LANES;
+    let some = (1 << (count - whole)) - 1;
+    // SAFETY: as our caller promised.
+    unsafe {
+        for i in (0..whole).step_by(V::LANES) {
+            let mut sum = V::load(src.add(i));
+            for block in 1..blocks {
+                sum = sum.plus(V::load(src.add(block * step + i)));
+            }
+            sum.store(dst.add(i));
+        }
+        if whole < count {
+            let mut sum = V::load_some(src.add(whole), some);
+            for block in 1..blocks {
+                sum = sum.plus(V::load_some(src.add(block * step + whole), some));
+            }
+            sum.store_some(dst.add(whole), count - whole);
+        }
+    }
+}
