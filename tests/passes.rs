@@ -217,17 +217,17 @@ fn the_passes_of_a_training_step() -> Result<()> {
                     %4: 48 bytes at Input(4) during 0..=10
                     %6: 80 bytes at Arena(0) during 0..=8
                     %8: 80 bytes at Arena(128) during 1..=7
-                    %10: 32 bytes at Arena(256) during 2..=3
+                    %10: 32 bytes at Arena(448) during 2..=3
                     %12: 32 bytes at Input(5) during 3..=3
-                    %15: 4 bytes at Arena(320) during 3..=4
+                    %15: 4 bytes at Arena(256) during 3..=4
                     %17: 4 bytes at Output(0) during 4..=4
                     %35: 32 bytes at Arena(448) during 3..=7
                     %36: 8 bytes at Arena(512) during 5..=11
                     %38: 80 bytes at Arena(256) during 6..=8
                     %40: 40 bytes at Arena(384) during 7..=11
-                    %44: 80 bytes at Arena(128) during 8..=10
-                    %45: 20 bytes at Arena(64) during 9..=11
-                    %47: 60 bytes at Arena(0) during 10..=11
+                    %44: 80 bytes at Arena(0) during 8..=10
+                    %45: 20 bytes at Arena(192) during 9..=11
+                    %47: 60 bytes at Arena(128) during 10..=11
                     %50: 60 bytes at Input(3) during 11..=11
                     %51: 20 bytes at Input(2) during 11..=11
                     %52: 40 bytes at Input(1) during 11..=11
@@ -239,18 +239,18 @@ fn the_passes_of_a_training_step() -> Result<()> {
                 expect![[r#"
                     == schedule
                     arena 576 bytes
-                    0: matmul [Input(4), Input(3), Arena(0)] waits for 0, then [1, 8, 9, 10, 11]
+                    0: matmul [Input(4), Input(3), Arena(0)] waits for 0, then [1, 8, 11]
                     1: tanh [Arena(0), Input(2), Arena(128)] waits for 1, then [2, 7, 8, 9, 10, 11]
-                    2: matmul [Arena(128), Input(1), Arena(256)] waits for 1, then [3, 6, 8, 11]
-                    3: sub [Arena(256), Input(0), Input(5), Arena(320), Arena(448)] waits for 1, then [4, 5, 6, 7, 11]
-                    4: div [Arena(320), Output(0)] waits for 1, then [6]
+                    2: matmul [Arena(128), Input(1), Arena(448)] waits for 1, then [3, 9, 10, 11]
+                    3: sub [Arena(448), Input(0), Input(5), Arena(256), Arena(448)] waits for 1, then [4, 5, 6, 7, 11]
+                    4: div [Arena(256), Output(0)] waits for 1, then [6]
                     5: sum [0] [Arena(448), Arena(512)] waits for 1, then [11]
-                    6: matmul [Arena(448), Input(1), Arena(256)] waits for 3, then [8, 11]
-                    7: matmul [Arena(448), Arena(128), Arena(384)] waits for 2, then [8, 11]
-                    8: vjp [Arena(0), Input(2), Arena(256), Arena(128)] waits for 5, then [9, 10, 11]
-                    9: sum [0] [Arena(128), Arena(64)] waits for 3, then [11]
-                    10: matmul [Arena(128), Input(4), Arena(0)] waits for 3, then [11]
-                    11: plain [Input(3), Arena(0), Input(3), Input(2), Arena(64), Input(2), Input(1), Arena(384), Input(1), Input(0), Arena(512), Input(0)] waits for 10, then []
+                    6: matmul [Arena(448), Input(1), Arena(256)] waits for 2, then [8, 11]
+                    7: matmul [Arena(448), Arena(128), Arena(384)] waits for 2, then [9, 10, 11]
+                    8: vjp [Arena(0), Input(2), Arena(256), Arena(0)] waits for 3, then [9, 10, 11]
+                    9: sum [0] [Arena(0), Arena(192)] waits for 4, then [11]
+                    10: matmul [Arena(0), Input(4), Arena(128)] waits for 4, then [11]
+                    11: plain [Input(3), Arena(128), Input(3), Input(2), Arena(192), Input(2), Input(1), Arena(384), Input(1), Input(0), Arena(512), Input(0)] waits for 10, then []
                 "#]],
             ),
         ],

@@ -1,10 +1,11 @@
 //! The plan pass: gives every value a place. Values that outlive the program are its outputs; the others share one
-//! arena, at offsets where no other value lives at the same time; an update may take the place of what it replaces.
+//! arena, at offsets where no other value lives at the same time; an update may take the place of what it replaces, and
+//! what a step makes of a value element by element the place of that, if nothing reads it later.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::expr::ExprSource;
-use super::fuse::{Draft, Step};
+use super::fuse::{Draft, GroupDraft, Step};
 use super::world::{Id, World};
 use crate::memory::ALIGN;
 use crate::program::kernel::{Layout, OutputKind};
@@ -86,10 +87,17 @@ pub(crate) fn plan(
     for (i, &bytes) in partial_bytes.iter().enumerate().filter(|(_, b)| **b > 0) {
         leases.push(Lease { value: None, step: i, bytes, first: i, last: i });
     }
+    let owners = owners(world, steps, &plan);
+    let mut lasts: HashMap<Id, usize> = HashMap::new();
+    for (id, owner) in &owners {
+        let last = lasts.entry(*owner).or_insert(0);
+        *last = plan.live[id].1.max(*last);
+    }
     for (&id, &start) in &written {
-        if !plan.place.contains_key(&id) {
+        if !plan.place.contains_key(&id) && !owners.contains_key(&id) {
             let bytes = world.ty[id.index()].bytes().max(1);
-            leases.push(Lease { value: Some(id), step: start, bytes, first: start, last: plan.live[&id].1 });
+            let last = lasts.get(&id).copied().unwrap_or(plan.live[&id].1);
+            leases.push(Lease { value: Some(id), step: start, bytes, first: start, last });
         }
     }
     // Largest first; the order of equals must not depend on a hash map's.
@@ -117,7 +125,36 @@ pub(crate) fn plan(
             None => plan.partial[lease.step].0 = offset,
         }
     }
+    for (id, owner) in owners {
+        plan.place.insert(id, plan.place[&owner]);
+    }
     plan
+}
+
+/// The values of the arena that lie where another one does: the one whose memory it is.
+fn owners(world: &World, steps: &[Step], plan: &Plan) -> BTreeMap<Id, Id> {
+    let in_arena = |id: &Id| !plan.place.contains_key(id);
+    let mut writers: HashMap<Id, usize> = HashMap::new();
+    steps.iter().flat_map(Step::writes).for_each(|id| *writers.entry(id).or_insert(0) += 1);
+    let mut owners: BTreeMap<Id, Id> = BTreeMap::new();
+    for (at, step) in steps.iter().enumerate() {
+        let mut taken: Vec<Id> = Vec::new();
+        for group in step.groups() {
+            for (id, _) in group.outputs.iter().filter(|(id, _)| in_arena(id) && writers[id] == 1) {
+                let size = |id: Id| (world.ty[id.index()].bytes(), world.ty[id.index()].dtype.size());
+                let is_free = |x: &Id| {
+                    let is_last = plan.live[x].1 == at && writers.contains_key(x) && !taken.contains(x);
+                    is_last && in_arena(x) && size(*x) == size(*id) && size(*id).0 > 0
+                };
+                let mut read = group.reads().filter(is_free);
+                if let Some(x) = read.find(|x| makes_in_place(step, group, *id, |other| other == *x)) {
+                    taken.push(x);
+                    owners.insert(*id, owners.get(&x).copied().unwrap_or(x));
+                }
+            }
+        }
+    }
+    owners
 }
 
 /// How a value may take over an input's memory.
@@ -144,11 +181,16 @@ fn may_replace(bound: &Bound, steps: &[Step], id: Id, input: u32) -> Option<Take
     {
         return Some(Takeover::Around(at));
     }
-    let groups = writer.groups();
-    let group = groups.iter().find(|g| g.outputs.iter().any(|(o, _)| *o == id)).filter(|_| writers.next().is_none())?;
-    // The groups of one step run at once.
-    if groups.iter().any(|g| !std::ptr::eq(g, group) && g.reads().any(is_input)) {
-        return None;
+    let writes_it = |g: &&GroupDraft| g.outputs.iter().any(|(o, _)| *o == id);
+    let group = writer.groups().iter().find(writes_it).filter(|_| writers.next().is_none())?;
+    makes_in_place(writer, group, id, is_input).then_some(Takeover::Elementwise)
+}
+
+/// Whether a group of a step stores the whole of `id` and reads some input, if at all, only element by element at the
+/// same places, and no other group of the step, which runs at once, reads that.
+fn makes_in_place(step: &Step, group: &GroupDraft, id: Id, is_input: impl Fn(Id) -> bool) -> bool {
+    if step.groups().iter().any(|g| !std::ptr::eq(g, group) && g.reads().any(&is_input)) {
+        return false;
     }
     let whole = Layout::contiguous(&group.expr.space);
     let stores_whole = group.outputs.iter().any(|(o, kind)| *o == id && *kind == OutputKind::Store(whole.clone()));
@@ -156,5 +198,5 @@ fn may_replace(bound: &Bound, steps: &[Step], id: Id, input: u32) -> Option<Take
         ExprSource::Node { id, layout } => !is_input(*id) || *layout == whole,
         _ => true,
     });
-    (stores_whole && same_place && !group.expr.is_row()).then_some(Takeover::Elementwise)
+    stores_whole && same_place && !group.expr.is_row()
 }
