@@ -3,7 +3,7 @@
 use tapeflow_macros::kernel;
 
 use super::Op;
-use super::kernel::map;
+use super::kernel::{KernelOp, map};
 use crate::row::erf;
 use crate::tensor::Tensor;
 
@@ -16,6 +16,12 @@ fn relu(x: f32) -> f32 {
 /// Whether an operation is ReLU: it rounds nothing, and a larger element never becomes the smaller one.
 pub(crate) fn is_relu(op: &Op) -> bool {
     matches!(op, Op::Kernel(kernel) if kernel.is(relu::TEMPLATE))
+}
+
+/// Whether a kernel's derivative at its result is that at its operand: ReLU's depends on where it is above zero, and
+/// both are, or both are NaN, or neither.
+pub(super) fn goes_by_result(kernel: &KernelOp) -> bool {
+    kernel.is(relu::TEMPLATE)
 }
 
 /// Of two forms the one that cannot overflow.
@@ -197,5 +203,31 @@ impl Tensor {
     pub fn hardswish(&self) -> Tensor {
         let [out] = map(hardswish::TEMPLATE, &[self]);
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Tensor, grad_with};
+
+    /// Of a sum, where ReLU's derivative goes by its result, and of what lies in memory, where it goes by its operand.
+    #[test]
+    fn the_derivative_of_relu_at_its_result_is_that_at_its_operand() -> Result<(), crate::Error> {
+        let values = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1.5, -1.5, f32::MIN_POSITIVE];
+        let cotangent = Tensor::from_vec((1..9).map(|i| i as f32).collect(), [8]);
+        let zeros = Tensor::from_vec(vec![0.0f32; 8], [8]);
+        let x = Tensor::from_vec(values, [8]).with_grad()?;
+        let gradient = |y: &Tensor| grad_with(y, Some(&cotangent), &[&x])?[0].to_vec::<f32>();
+        let (by_operand, by_result) = (gradient(&x.relu())?, gradient(&(&x + &zeros).relu())?);
+        assert_eq!(by_operand, by_result);
+        assert_eq!(by_result, [1.0, 2.0, 0.0, 0.0, 0.0, 6.0, 0.0, 8.0]);
+        // Nothing of it is lost on the way to a second derivative.
+        let cube = |y: Tensor| (&y * &y * &y).sum();
+        let second = |of: &dyn Fn() -> Tensor| {
+            let first = &grad_with(&cube(of()), None, &[&x])?[0];
+            grad_with(&first.slice(0, 3..).sum(), None, &[&x])?[0].slice(0, 3..).to_vec::<f32>()
+        };
+        assert_eq!(second(&|| x.relu())?, second(&|| (&x + &zeros).relu())?);
+        Ok(())
     }
 }

@@ -9,7 +9,8 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use smallvec::SmallVec;
 use tapeflow_ir::{Builder, Const, DType, Extent, Hole, Op as ScalarOp, ScalarFn, Template, TemplateRow, Type, V};
 
-use super::{Flow, Primitive};
+use super::activation::goes_by_result;
+use super::{Flow, Op, Primitive};
 use crate::compile::fuse::Lower;
 use crate::compile::world::{Id, Vjp, World};
 use crate::error::{Error, Problem};
@@ -248,6 +249,9 @@ impl Primitive for KernelOp {
             }
         };
         let mut operands: Vec<Id> = cx.inputs.to_vec();
+        if goes_by_result(self) && is_of_several(cx.world, cx.inputs[0]) {
+            operands[0] = cx.node;
+        }
         operands.push(cx.cotangent);
         let length = row_length(&function, cx.inputs.iter().map(|&i| cx.world.shape(i)));
         for i in 0..cx.inputs.len() {
@@ -288,6 +292,13 @@ impl Primitive for KernelOp {
         let space = if row { space } else { ty.shape.clone() };
         Ok(crate::reference::apply(&function, inputs, &space, ty))
     }
+}
+
+/// Whether a value is computed element by element of several of its shape: to compute it again is to read them all.
+fn is_of_several(world: &World, value: Id) -> bool {
+    let is_kernel = matches!(world.op[value.index()], Op::Kernel(_)) && world.bound[value.index()].is_none();
+    let whole = world.inputs[value.index()].iter().filter(|&&input| world.shape(input) == world.shape(value));
+    is_kernel && whole.count() > 1
 }
 
 /// Whether input `input`, which is no float, is converted to a float in the function's value.
