@@ -1,7 +1,7 @@
-//! Where the values of a program lie.
+//! Where the values of a program lie, and which of its kernels come first.
 
 use tapeflow::prelude::*;
-use tapeflow::{Result, planned_bytes};
+use tapeflow::{__test::dumped, Result, grad, planned_bytes};
 
 const SIDE: usize = 256;
 
@@ -46,5 +46,28 @@ fn elements_of_another_size_lie_elsewhere() -> Result<()> {
     let kept = x.matmul(&w);
     kept.realize()?;
     assert!(found == bits(&computed(&kept))?, "other bits where the product is kept");
+    Ok(())
+}
+
+/// Backward goes on with the image's gradient; the kernel's is only wanted at the end.
+#[test]
+fn of_a_convolutions_gradients_the_images_comes_first() -> Result<()> {
+    let generator = Generator::new(3);
+    let options = ConvOptions::new().padding(1);
+    let [first, second] = [[4, 3, 3, 3], [4, 4, 3, 3]].map(|shape| generator.randn(shape));
+    let x = generator.randn([2, 3, 8, 8]);
+    Tensor::realize_all(&[&x, &first, &second])?;
+    let (first, second) = (first.with_grad()?, second.with_grad()?);
+    let hidden = x.conv2d(&first, &options).tanh();
+    let loss = hidden.conv2d(&second, &options).tanh().sum();
+    let updated = {
+        let gradients = grad(&loss, &[&first, &second])?;
+        [&first - &gradients[0] * 0.1, &second - &gradients[1] * 0.1]
+    };
+    let (done, dump) = dumped(|| Tensor::realize_all(&[&updated[0], &updated[1]]));
+    done?;
+    let fused = &dump[dump.find("== fuse").unwrap()..dump.find("== plan").unwrap()];
+    let of = |what: &str| fused.lines().position(|line| line.ends_with(what)).unwrap_or_else(|| panic!("{fused}"));
+    assert!(of("reversed, framed") < of("kernel, framed"), "{fused}");
     Ok(())
 }

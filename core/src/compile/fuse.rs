@@ -163,8 +163,12 @@ pub(crate) fn fuse(world: &World, roots: &[Id], fuse: bool) -> Result<Vec<Step>,
     for &root in roots {
         lower.store(root);
     }
-    let steps = lower.steps;
-    Ok(if fuse { super::batch::batch(world, super::merge::merge(world, steps, &lower.is_root)) } else { steps })
+    let mut steps = lower.steps;
+    if fuse {
+        steps = super::batch::batch(world, super::merge::merge(world, steps, &lower.is_root));
+        super::urgent::urgent_first(&mut steps);
+    }
+    Ok(steps)
 }
 
 /// Whether the steps can run in order: functions verify, every value is written before it is read, every output has its

@@ -25,6 +25,7 @@ mod regions;
 mod request;
 mod schedule;
 mod stages;
+mod urgent;
 mod waiting;
 mod widen;
 pub(crate) mod world;
