@@ -87,7 +87,7 @@ impl<T: Element> ByChannels<T> {
         let micro = T::micro(isa);
         let [down, across] = axes;
         let work = convolution.work();
-        let chunks = (work / CHUNK_WORK).min(CHUNKS / 2);
+        let chunks = (work / CHUNK_WORK).next_power_of_two().min(CHUNKS / 2);
         let band = band(down.places, chunks.div_ceil((items * groups).max(1)), |rows| {
             Pixels::new(axes, channels, rows).elements(1, micro.lanes) * size_of::<T>()
         });
