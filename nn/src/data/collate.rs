@@ -35,6 +35,9 @@ pub trait Cells {
     /// The numbers.
     type Element: Element;
 
+    /// The extents that every value of the type has, outermost first; `None` if they depend on the value.
+    fn fixed_extents() -> Option<Vec<usize>>;
+
     /// The extents, outermost first; `None` if parts of it have different ones.
     fn extents(&self) -> Option<Vec<usize>>;
 
@@ -46,6 +49,10 @@ macro_rules! numbers {
     ($($number:ty),*) => {$(
         impl Cells for $number {
             type Element = $number;
+
+            fn fixed_extents() -> Option<Vec<usize>> {
+                Some(Vec::new())
+            }
 
             fn extents(&self) -> Option<Vec<usize>> {
                 Some(Vec::new())
@@ -71,6 +78,10 @@ numbers!(f32, f64, bool, u8, i32, u32, i64);
 impl<C: Cells> Cells for Vec<C> {
     type Element = C::Element;
 
+    fn fixed_extents() -> Option<Vec<usize>> {
+        None
+    }
+
     fn extents(&self) -> Option<Vec<usize>> {
         common(self).map(|inner| [vec![self.len()], inner].concat())
     }
@@ -83,6 +94,10 @@ impl<C: Cells> Cells for Vec<C> {
 impl<C: Cells, const N: usize> Cells for [C; N] {
     type Element = C::Element;
 
+    fn fixed_extents() -> Option<Vec<usize>> {
+        C::fixed_extents().map(|inner| [vec![N], inner].concat())
+    }
+
     fn extents(&self) -> Option<Vec<usize>> {
         common(self).map(|inner| [vec![N], inner].concat())
     }
@@ -92,7 +107,11 @@ impl<C: Cells, const N: usize> Cells for [C; N] {
     }
 }
 
-fn common(cells: &[impl Cells]) -> Option<Vec<usize>> {
+/// The extents of each of them, looked at one by one only where their type does not say.
+fn common<C: Cells>(cells: &[C]) -> Option<Vec<usize>> {
+    if let Some(extents) = C::fixed_extents() {
+        return Some(extents);
+    }
     let first = cells.first().map_or(Some(Vec::new()), Cells::extents)?;
     cells.iter().all(|c| c.extents().as_ref() == Some(&first)).then_some(first)
 }
