@@ -303,13 +303,13 @@ unsafe fn masked<V: Vector, const STEP: usize>(copy: &Copy<'_, V::Element>, mask
                 zeros::<V>(dst, width);
             } else {
                 let (line, first) = (src.wrapping_offset(from), dst.add(before));
+                blank::<V>(dst, before);
                 for (i, &mask) in masks.iter().enumerate() {
                     let line = line.wrapping_add(i * V::LANES * STEP);
                     let vector = if STEP == 1 { V::load_some(line, mask) } else { V::evens_some(line, mask) };
                     vector.store(first.add(i * V::LANES));
                 }
-                (0..before).for_each(|x| *dst.add(x) = Default::default());
-                (before + count..width).for_each(|x| *dst.add(x) = Default::default());
+                blank::<V>(first.add(count), width - before - count);
             }
             dst = dst.add(pitch);
         }
@@ -332,9 +332,9 @@ unsafe fn vectors<V: Vector, const N: usize>(copy: &Copy<'_, V::Element>) {
                 zeros::<V>(dst, width);
             } else {
                 let (line, first) = (src.wrapping_offset(from), dst.add(before));
+                blank::<V>(dst, before);
                 (0..vectors).for_each(|i| V::load(line.wrapping_add(i * V::LANES)).store(first.add(i * V::LANES)));
-                (0..before).for_each(|x| *dst.add(x) = Default::default());
-                (before + count..width).for_each(|x| *dst.add(x) = Default::default());
+                blank::<V>(first.add(count), width - before - count);
             }
             dst = dst.add(pitch);
         }
@@ -355,9 +355,9 @@ unsafe fn evens<V: Vector>(copy: &Copy<'_, V::Element>) {
                 zeros::<V>(dst, width);
             } else {
                 let (line, first) = (src.wrapping_offset(from), dst.add(before));
+                blank::<V>(dst, before);
                 (0..count).step_by(V::LANES).for_each(|x| V::evens(first.add(x), line.wrapping_add(2 * x)));
-                (0..before).for_each(|x| *dst.add(x) = Default::default());
-                (before + count..width).for_each(|x| *dst.add(x) = Default::default());
+                blank::<V>(first.add(count), width - before - count);
             }
             dst = dst.add(pitch);
         }
@@ -387,6 +387,23 @@ unsafe fn gather<V: Vector>(
                 }
             }
             dst = dst.add(pitch);
+        }
+    }
+}
+
+/// Zeros in a gap of mostly less than a vector: one that is written over what follows, which comes after it.
+///
+/// # Safety
+/// As for [`zeros`].
+#[inline(always)]
+unsafe fn blank<V: Vector>(dst: *mut V::Element, count: usize) {
+    // SAFETY: as our caller promised.
+    unsafe {
+        if count > 0 {
+            V::zero().store(dst);
+        }
+        if count > V::LANES {
+            zeros::<V>(dst.add(V::LANES), count - V::LANES);
         }
     }
 }
