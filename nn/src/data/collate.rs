@@ -193,3 +193,22 @@ tuples! {
     (A 0, B 1, C 2, D 3, E 4)
     (A 0, B 1, C 2, D 3, E 4, F 5)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_know_their_extents_and_vectors_are_looked_at() -> Result<()> {
+        assert_eq!(<[[f32; 3]; 2]>::fixed_extents(), Some(vec![2, 3]));
+        assert_eq!(<[Vec<f32>; 2]>::fixed_extents(), None);
+        assert_eq!(Collate::collate(vec![[[1.0f32; 3]; 2]; 4])?.shape().to_vec(), [4, 2, 3]);
+        assert_eq!(Collate::collate(vec![[vec![1.0f32; 3], vec![2.0; 3]]; 4])?.shape().to_vec(), [4, 2, 3]);
+        assert_eq!(Collate::collate(vec![vec![[1i64; 3]; 2]; 4])?.shape().to_vec(), [4, 2, 3]);
+        let ragged = <[Vec<f32>; 2]>::collate(vec![[vec![1.0f32; 3], vec![2.0; 2]]]).unwrap_err().to_string();
+        assert!(ragged.contains("rows of different lengths"), "{ragged}");
+        let unequal = Vec::<[u8; 2]>::collate(vec![vec![[1, 2]], vec![[1, 2], [3, 4]]]).unwrap_err().to_string();
+        assert!(unequal.contains("sample 1 of the batch has the shape [2, 2], sample 0 has [1, 2]"), "{unequal}");
+        Ok(())
+    }
+}

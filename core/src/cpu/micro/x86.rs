@@ -6,7 +6,8 @@ use std::arch::x86_64::*;
 
 macro_rules! vector {
     ($v:ty, $t:ty, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident
-        $(, $transpose:ident, $some:ident, $store_some:ident, $evens_some:ident, $weave:ident $(, $turned:ident)?)?) => {
+        $(, $transpose:ident, $some:ident, $store_some:ident, $evens_some:ident, $weave:ident
+            $(, $turned:ident)?)?) => {
         impl Vector for $v {
             type Element = $t;
             const LANES: usize = $lanes;
