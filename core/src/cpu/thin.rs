@@ -182,6 +182,7 @@ unsafe fn strip<V: Vector, const R: usize, const W: usize>(product: &Thin<V::Ele
 unsafe fn along<V: Vector, const R: usize>(product: &Thin<V::Element>) {
     let Thin { k, depth, a, a_step: (a_row, a_col), b, b_step: (b_col, _), share, c, pitch } = *product;
     let Share { turns, turn, lanes, apart, .. } = share;
+    let step = apart as isize * b_col;
     let ahead = if turn == 1 { LONG_AHEAD } else { AHEAD } / size_of::<V::Element>();
     // SAFETY: our caller promised that the addresses suit.
     unsafe {
@@ -193,11 +194,13 @@ unsafe fn along<V: Vector, const R: usize>(product: &Thin<V::Element>) {
                 // Beyond the end of these columns it is the beginning of the next turn's that comes up.
                 let goes_on = start + ahead < k;
                 let ahead = if goes_on { 0 } else { turn as isize * b_col - k as isize } + ahead as isize;
-                let lines = Lines { b: b.add(start), step: apart as isize * b_col, lanes, ahead };
-                // Known strides of `a` leave no addresses to compute.
-                let acc = match a_col {
-                    1 => lines.multiply::<V, R>(a, (a_row, 1), terms),
-                    _ => lines.multiply::<V, R>(a, (a_row, a_col), terms),
+                let lines = Lines { b: b.add(start), ahead };
+                // Strides that are known leave no addresses to compute. Lanes beyond the last are the last again.
+                let column = |l: usize| l as isize * step;
+                let acc = match (a_col, lanes == V::LANES) {
+                    (1, true) => lines.multiply::<V, R>(a, (a_row, 1), terms, column),
+                    (_, true) => lines.multiply::<V, R>(a, (a_row, a_col), terms, column),
+                    _ => lines.multiply::<V, R>(a, (a_row, a_col), terms, |l| column(l.min(lanes - 1))),
                 };
                 (0..R).for_each(|r| sums[r] = if start == 0 { acc[r] } else { sums[r].plus(acc[r]) });
             }
@@ -211,17 +214,14 @@ unsafe fn along<V: Vector, const R: usize>(product: &Thin<V::Element>) {
     }
 }
 
-/// Columns of a turn, from some term on: the first one's, how far apart they are, how many, and how far ahead memory
-/// is asked for.
+/// Columns of a turn, from some term on: the first one's, and how far ahead memory is asked for.
 struct Lines<T> {
     b: *const T,
-    step: isize,
-    lanes: usize,
     ahead: isize,
 }
 
 impl<T: Copy> Lines<T> {
-    /// The sums of so many terms.
+    /// The sums of so many terms, of columns that lie so from the first.
     ///
     /// # Safety
     /// They can be read.
@@ -231,18 +231,19 @@ impl<T: Copy> Lines<T> {
         a: *const T,
         (a_row, a_col): (isize, isize),
         terms: usize,
+        column: impl Fn(usize) -> isize,
     ) -> [V; R] {
-        let Lines { b, step, lanes, ahead } = *self;
+        let Lines { b, ahead } = *self;
         // SAFETY: as our caller promised; what is only asked for may lie anywhere.
         unsafe {
             let mut acc = [V::zero(); R];
-            let whole = if lanes == V::LANES { terms / V::LANES * V::LANES } else { 0 };
+            let whole = terms / V::LANES * V::LANES;
             let (mut src, mut x) = (b, a);
             for _ in 0..whole / V::LANES {
                 for l in 0..V::LANES {
-                    V::prefetch(src.wrapping_offset(l as isize * step + ahead));
+                    V::prefetch(src.wrapping_offset(column(l) + ahead));
                 }
-                for (q, &line) in V::turned(src, |l| l as isize * step)[..V::LANES].iter().enumerate() {
+                for (q, &line) in V::turned(src, &column)[..V::LANES].iter().enumerate() {
                     for (r, acc) in acc.iter_mut().enumerate() {
                         let x = V::splat(x.offset(r as isize * a_row + q as isize * a_col));
                         *acc = acc.multiply_add(x, line);
@@ -251,11 +252,11 @@ impl<T: Copy> Lines<T> {
                 src = src.wrapping_add(V::LANES);
                 x = x.wrapping_offset(V::LANES as isize * a_col);
             }
-            // A term at a time; lanes beyond the last are the last again.
+            // A term at a time.
             let mut line = [V::zero(); 1];
             let at = line.as_mut_ptr().cast::<T>();
             for p in whole..terms {
-                (0..V::LANES).for_each(|l| *at.add(l) = *b.offset(l.min(lanes - 1) as isize * step).add(p));
+                (0..V::LANES).for_each(|l| *at.add(l) = *b.offset(column(l)).add(p));
                 let line = V::load(at);
                 for (r, acc) in acc.iter_mut().enumerate() {
                     let x = V::splat(a.offset(r as isize * a_row + p as isize * a_col));
