@@ -67,12 +67,14 @@ fn gpt2(name: &str) -> Result<(Gpt, f64)> {
     let model = Gpt::new(&config, &Generator::new(0))?;
     if name.ends_with("_bf16") {
         model.to(DType::BF16)?;
+        model.prepack()?;
         return Ok((model, 2.0));
     }
     if name.ends_with("_int8") {
         model.quantize_int8()?;
         return Ok((model, 1.0));
     }
+    model.prepack()?;
     Ok((model, 4.0))
 }
 

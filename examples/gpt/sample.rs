@@ -30,6 +30,7 @@ pub fn from_checkpoint(folder: &Path, options: &Options) -> Result<(), Failure> 
     if options.int8 {
         model.quantize_int8()?;
     }
+    model.prepack()?;
     if options.generate.iter().any(String::is_empty) {
         return Err(Failure::Usage("the prompt is empty: --generate needs at least one character to continue".into()));
     }

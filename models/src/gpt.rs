@@ -170,7 +170,16 @@ impl Gpt {
     /// # Errors
     /// As there.
     pub fn quantize_int8(&self) -> Result<()> {
-        ["h.*.weight", "wte.weight"].iter().try_for_each(|pattern| ModuleExt::quantize_int8(self, pattern).map(drop))
+        WEIGHTS.iter().try_for_each(|pattern| ModuleExt::quantize_int8(self, pattern).map(drop))
+    }
+
+    /// Keeps the weights of all products, and the table of tokens, in the order in which generation reads them: the
+    /// same values, the same bits. See [`ModuleExt::prepack`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prepack(&self) -> Result<()> {
+        WEIGHTS.iter().try_for_each(|pattern| ModuleExt::prepack(self, pattern).map(drop))
     }
 
     /// The sizes it was built with.
@@ -470,6 +479,9 @@ type Weight<'w> = &'w dyn Fn([usize; 2], f64) -> Tensor;
 
 /// The standard deviation of GPT-2's weights.
 const STD: f64 = 0.02;
+
+/// What products and the table of tokens read.
+const WEIGHTS: [&str; 2] = ["h.*.weight", "wte.weight"];
 
 /// Smaller for the projections into the residual stream, of which there are two a block: their sum keeps its scale.
 fn residual_std(config: &GptConfig) -> f64 {

@@ -13,7 +13,7 @@ use crate::buffer::Buffer;
 use crate::compile::Ran;
 use crate::compile::plan::Place;
 use crate::error::{Error, Problem, Result};
-use crate::parameter::Slot;
+use crate::slot::Slot;
 use crate::tape::site::Site;
 use crate::tape::{self, NodeId};
 use crate::tensor::Tensor;

@@ -97,7 +97,7 @@ impl Executable for FewRows {
                 let (a_step, b_step) = (self.a.strides(), self.b.strides());
                 for share in neighbours(cols, self.lanes) {
                     let (b, c) = (b.offset(share.first as isize * b_step.0), sums.add(share.first));
-                    (self.passing)(&Thin { k, depth, a, a_step, b, b_step, share, c, pitch });
+                    (self.passing)(&Thin { k, depth, a, a_step, b, b_step, panel: None, share, c, pitch });
                 }
                 for row in 0..m {
                     let c = args.operands[2].cast::<u16>().add((item * m + row) * n + j);

@@ -17,7 +17,7 @@ use super::pieces::{Computed, Pieces};
 use super::table;
 use super::thin::{Thin, neighbours};
 use super::vector::{Call, Primitive};
-use crate::program::kernel::{Args, Dims, Executable, Layout, Matmul, RunError, Strides};
+use crate::program::kernel::{Args, Dims, Executable, Layout, Matmul, PANEL, RunError, Strides};
 
 /// Rows and columns of a piece of the result: with their terms they stay in the second-level cache. Columns are brought
 /// again for every piece, so high ones are better where there are enough of them.
@@ -56,6 +56,8 @@ struct HalfMatmul<T: 'static> {
     k: usize,
     a: Pieces<T>,
     b: Pieces<T>,
+    /// From panel to panel of the right operand, if it lies in panels of such elements, which are read where they are.
+    panels: Option<isize>,
     /// Whether rows are so few that a piece has all of the sums' terms.
     thin: bool,
     /// The rows and columns of the chunks, and the items of one (1 unless an item is one of them).
@@ -81,33 +83,31 @@ impl<T: Computed> HalfMatmul<T> {
             Some((rows, Pieces::new(isa, half, &whole.b, terms, (columns.min(n.max(1)), depth))?))
         };
         let (_, b) = pieces(m, COLUMNS, k)?;
-        let group = match (b.direct, b.is_across()) {
-            (Some(_), _) => GROUPS[0],
-            (None, false) => GROUPS[1],
-            (None, true) => GROUPS[2],
+        let panels = whole.b.panels(T::TERMS).filter(|_| T::TERMS > 1);
+        let direct = b.direct.is_some() || panels.is_some();
+        let group = match (direct, b.is_across()) {
+            (true, _) => GROUPS[0],
+            (false, false) => GROUPS[1],
+            (false, true) => GROUPS[2],
         };
         let fits = |columns: usize| k > 0 && columns.saturating_mul(k) <= GROUP;
-        let thin = m <= T::micro(isa).height() && fits(m) && (b.direct.is_some() || fits(group));
+        let thin = m <= T::micro(isa).height() && fits(m) && (direct || fits(group));
         let many = m.div_ceil(ROWS[0]) * n.div_ceil(COLUMNS) * whole.items() >= ENOUGH;
         let rows = if many { ROWS[0] } else { ROWS[1] };
         let (a, b) = if thin { pieces(m, group, k)? } else { pieces(rows, COLUMNS, DEPTH)? };
         let ((a_line, a_term), (b_line, b_term)) = (a.strides(), b.strides());
-        let layout = |strides: [isize; 2]| Layout {
-            offset: 0,
-            shifts: Default::default(),
-            strides: Strides::from_slice(&strides),
+        let layout =
+            |strides: &[isize]| Layout { offset: 0, shifts: Default::default(), strides: Strides::from_slice(strides) };
+        let (m_dims, k_dims) = (Dims::from_slice(&[a.lines]), Dims::from_slice(&[k.min(DEPTH)]));
+        let (n_dims, b_layout) = match panels {
+            Some(panel) => (Dims::from_slice(&[b.lines / PANEL, PANEL]), layout(&[PANEL as isize, panel, 1])),
+            None => (Dims::from_slice(&[b.lines]), layout(&[b_term, b_line])),
         };
-        let dims = |extent: usize| Dims::from_slice(&[extent]);
-        let piece = Matmul {
-            dtype: DType::F32,
-            batch: Dims::new(),
-            m: dims(a.lines),
-            n: dims(b.lines),
-            k: dims(k.min(DEPTH)),
-            a: layout([a_line, a_term]),
-            b: layout([b_term, b_line]),
-        };
-        let piece = MatmulKernel::<T>::new(&piece, isa).in_panels((a.strides(), b.strides()));
+        let a_layout = layout(&[a_line, a_term]);
+        let piece =
+            Matmul { dtype: DType::F32, batch: Dims::new(), m: m_dims, n: n_dims, k: k_dims, a: a_layout, b: b_layout };
+        let piece = MatmulKernel::<T>::new(&piece, isa);
+        let piece = piece.in_panels(a.strides(), panels.is_none().then(|| b.strides()));
         let blocks = match thin {
             true => [Parts::new(m, 1, m.max(1)), portions(n, terms * half.size(), 1)],
             false => [(m, a.lines, LINES), (n, b.lines, LANES)]
@@ -118,13 +118,14 @@ impl<T: Computed> HalfMatmul<T> {
             _ => 1,
         };
         let narrow = table::cast(isa, DType::F32, half)?;
-        Some(HalfMatmul { whole, piece, k, a, b, thin, blocks, per, narrow })
+        Some(HalfMatmul { whole, piece, k, a, b, panels, thin, blocks, per, narrow })
     }
 
     /// Elements of scratch: both operands, the sums, the piece's own.
     fn places(&self) -> [usize; 4] {
         let sums = self.a.lines * self.b.lines;
-        [self.a.elements(), self.b.elements(), sums, self.piece.scratch_bytes() / size_of::<T>()]
+        let b = if self.panels.is_some() { 0 } else { self.b.elements() };
+        [self.a.elements(), b, sums, self.piece.scratch_bytes() / size_of::<T>()]
     }
 
     /// Rounds sums to the result, row by row.
@@ -142,6 +143,22 @@ impl<T: Computed> HalfMatmul<T> {
         }
     }
 
+    /// Where columns `cols.0..` of the right operand and their terms `terms.0..` (first and count each) are to be
+    /// found: in the operand, or brought to `dst`. Where they lie in panels, the first column begins one.
+    ///
+    /// # Safety
+    /// As for [`Pieces::read`].
+    unsafe fn columns(&self, src: *const u16, dst: *mut T, cols: (usize, usize), terms: (usize, usize)) -> *const T {
+        match self.panels {
+            Some(_) => {
+                let panel = src.cast::<T>().wrapping_offset(self.whole.b.lines.offset(cols.0) / T::TERMS as isize);
+                panel.wrapping_add(terms.0 / T::TERMS * PANEL)
+            }
+            // SAFETY: as our caller promised.
+            None => unsafe { self.b.read(&self.whole.b, src, dst, cols, terms) },
+        }
+    }
+
     /// A block of few rows: columns with all their terms at a time.
     ///
     /// # Safety
@@ -154,12 +171,16 @@ impl<T: Computed> HalfMatmul<T> {
             let a = self.a.read(&self.whole.a, src[0], a, (0, m), (0, terms));
             for start in (0..cols).step_by(self.b.lines) {
                 let cols = self.b.lines.min(cols - start);
-                let b = self.b.read(&self.whole.b, src[1], b, (j + start, cols), (0, terms));
-                let (a_step, b_step, pitch) = (self.a.strides(), self.b.strides(), self.b.lines);
-                let (k, depth) = (self.k, depth(self.k));
-                for share in neighbours(cols, self.piece.lanes(b_step)) {
-                    let (b, c) = (b.offset(share.first as isize * b_step.0), sums.add(share.first));
-                    self.piece.thin(m, &Thin { k, depth, a, a_step, b, b_step, share, c, pitch });
+                let b = self.columns(src[1], b, (j + start, cols), (0, terms));
+                let (a_step, pitch) = (self.a.strides(), self.b.lines);
+                let (b_step, lanes) = match self.panels {
+                    Some(_) => ((1, PANEL as isize), PANEL),
+                    None => (self.b.strides(), self.piece.lanes(self.b.strides())),
+                };
+                let (panel, k, depth) = (self.panels, self.k, depth(self.k));
+                for share in neighbours(cols, lanes) {
+                    let (b, c) = (b.wrapping_offset(share.first as isize * b_step.0), sums.wrapping_add(share.first));
+                    self.piece.thin(m, &Thin { k, depth, a, a_step, b, b_step, panel, share, c, pitch });
                 }
                 self.round(sums, c.add(start), (m, cols));
             }
@@ -189,7 +210,7 @@ impl<T: Computed> HalfMatmul<T> {
                 let k = step.min(self.k - p);
                 let part = (p * T::TERMS, (k * T::TERMS).min(terms - p * T::TERMS));
                 let a = self.a.read(&self.whole.a, src[0], a, rows, part);
-                let b = self.b.read(&self.whole.b, src[1], b, cols, part);
+                let b = self.columns(src[1], b, cols, part);
                 let (rows, cols) = ((0, rows.1), (0, cols.1));
                 self.piece.multiply(&Block { rows, cols, k, add: p > 0, a, b, c: sums }, panel);
             }

@@ -18,10 +18,10 @@ use super::isa::Isa;
 use super::micro::{Element, Micro, Tile};
 use super::pack::{Ahead, Columns};
 use super::space::{Walk, product};
-use super::thin::{Thin, shares};
+use super::thin::{Share, Thin, neighbours, shares};
 use super::vector::{Call, Primitive};
 use super::windows::{Lines, Panel, Side, pack_lines};
-use crate::program::kernel::{Args, Dims, Executable, Matmul, RunError};
+use crate::program::kernel::{Args, Dims, Executable, Matmul, PANEL, RunError};
 
 /// Up to this many multiplications, plain loops beat the set-up of panels.
 const TINY_WORK: usize = 256;
@@ -66,9 +66,44 @@ pub(super) struct MatmulKernel<T: 'static> {
     per: usize,
     /// The plain loops, if they are to be used.
     tiny: Option<Primitive>,
-    /// The lanes in which `b` passes through registers, packed nowhere.
-    passes: Option<usize>,
+    /// How `b` passes through registers, packed nowhere, if it does.
+    passes: Option<Passing>,
     micro: &'static Micro<T>,
+}
+
+/// How columns pass through registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passing {
+    /// Side by side.
+    Across,
+    /// Each along the terms, one in each of so many lanes.
+    Along(usize),
+    /// In panels, this far from one to the next.
+    Panels(isize),
+}
+
+impl Passing {
+    /// Whether neighbouring columns are neighbours in memory.
+    fn has_lines_side_by_side(self) -> bool {
+        !matches!(self, Passing::Along(_))
+    }
+
+    /// Columns of a turn.
+    fn lanes(self) -> usize {
+        match self {
+            Passing::Across => 1,
+            Passing::Along(lanes) => lanes,
+            Passing::Panels(_) => PANEL,
+        }
+    }
+
+    /// Of `n` columns, the first of a part of the turns, its first one and how many, and the shares from there on.
+    fn shares(self, n: usize, (first, turns): (usize, usize)) -> (usize, [Share; 2]) {
+        match self {
+            Passing::Panels(_) => (first * PANEL, neighbours(turns * PANEL, PANEL)),
+            _ => (0, shares(n, self.lanes(), (first, turns))),
+        }
+    }
 }
 
 impl<T> fmt::Debug for MatmulKernel<T> {
@@ -115,15 +150,15 @@ impl<T: Element> MatmulKernel<T> {
         let plain = a.plain.is_some() && b.plain.is_some();
         let is_tiny = m.saturating_mul(n).saturating_mul(k) <= TINY_WORK || m.saturating_mul(n) <= TINY_RESULT;
         let tiny = T::plain(isa).filter(|_| plain && is_tiny);
-        let lanes = match b.plain {
-            Some((1, _)) => Some(1),
-            Some((_, 1)) => Some(micro.lanes),
-            _ => None,
+        let passing = match (b.plain, b.panels(1)) {
+            (Some((1, _)), _) => Some(Passing::Across),
+            (Some((_, 1)), _) => Some(Passing::Along(micro.lanes)),
+            (_, panels) => panels.map(Passing::Panels),
         };
-        let passes = lanes.filter(|_| tiny.is_none() && a.plain.is_some() && m <= micro.height());
+        let passes = passing.filter(|_| tiny.is_none() && a.plain.is_some() && m <= micro.height());
         let blocks = match passes {
-            Some(lanes) => [Parts::new(m, 1, m.max(1)), portions(n, k * size_of::<T>(), lanes)],
-            None => grid(m, n, k, lanes == Some(1)),
+            Some(passing) => [Parts::new(m, 1, m.max(1)), portions(n, k * size_of::<T>(), passing.lanes())],
+            None => grid(m, n, k, passing.is_some_and(Passing::has_lines_side_by_side)),
         };
         let per = match blocks[0].count * blocks[1].count {
             1 => (SPLIT_WORK / 2 / work.max(m.saturating_mul(n)).max(1)).clamp(1, items.max(1)),
@@ -148,8 +183,8 @@ impl<T: Element> MatmulKernel<T> {
     }
 
     /// The same for `multiply` alone, whatever the size, with operands that lie so from line to line and term to term.
-    pub(super) fn in_panels(mut self, (a, b): ((isize, isize), (isize, isize))) -> Self {
-        (self.a.plain, self.b.plain, self.tiny, self.passes) = (Some(a), Some(b), None, None);
+    pub(super) fn in_panels(mut self, a: (isize, isize), b: Option<(isize, isize)>) -> Self {
+        (self.a.plain, self.b.plain, self.tiny, self.passes) = (Some(a), b, None, None);
         self
     }
 }
@@ -195,11 +230,17 @@ impl<T: Element> Executable for MatmulKernel<T> {
                         let src = [a.cast::<u8>().cast_const(), b.cast(), (&raw const product).cast()];
                         tiny(&Call { dst: block.cast(), src, step: [0; 3], rows: 1, cols: 1 });
                     }
-                    (_, Some(a_step), Some(b_step)) if let Some(lanes) = self.passes => {
-                        for share in shares(self.n, lanes, (j, cols)) {
-                            let (b, c) = (b.offset(share.first as isize * b_step.0).cast_const(), c.add(share.first));
-                            let (a, k, depth, pitch) = (a.cast_const(), self.k, depth(self.k), self.n);
-                            self.thin(rows, &Thin { k, depth, a, a_step, b, b_step, share, c, pitch });
+                    (_, Some(a_step), _) if let Some(passing) = self.passes => {
+                        let (panel, b_step) = match (passing, self.b.plain) {
+                            (Passing::Panels(step), _) => (Some(step), (1, PANEL as isize)),
+                            (_, plain) => (None, plain.unwrap_or_default()),
+                        };
+                        let (first, shares) = passing.shares(self.n, (j, cols));
+                        for share in shares {
+                            let (first, a) = (first + share.first, a.cast_const());
+                            let (b, c) = (b.wrapping_offset(self.b.lines.offset(first)), c.wrapping_add(first));
+                            let (b, k, depth, pitch) = (b.cast_const(), self.k, depth(self.k), self.n);
+                            self.thin(rows, &Thin { k, depth, a, a_step, b, b_step, panel, share, c, pitch });
                         }
                     }
                     _ => {

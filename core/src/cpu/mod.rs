@@ -67,6 +67,16 @@ pub enum CompileError {
     Malformed(&'static str),
 }
 
+/// Whether products read weights of this dtype faster in panels (see [`PANEL`](crate::program::kernel::PANEL)): where
+/// they have their own instructions, so that pieces need not be brought to another dtype.
+pub fn reads_panels(dtype: DType, inputs: usize) -> bool {
+    match dtype {
+        DType::F32 => true,
+        DType::BF16 => inputs.is_multiple_of(2) && Isa::detect() == Ok(Isa::Avx512Bf16),
+        _ => false,
+    }
+}
+
 /// Compiles a kernel for this machine.
 ///
 /// # Errors

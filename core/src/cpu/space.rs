@@ -94,6 +94,11 @@ impl Walk {
         shift(&self.layout.shifts, scalars)
     }
 
+    /// Its axes: extents, and from element to element of each.
+    pub fn axes(&self) -> (&[usize], &[isize]) {
+        (&self.dims, &self.layout.strides)
+    }
+
     /// From element to element of the innermost axis.
     pub fn inner_stride(&self) -> isize {
         self.layout.strides.last().copied().unwrap_or(0)

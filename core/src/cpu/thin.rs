@@ -3,6 +3,7 @@
 //! Owns the loops and how far ahead they ask for memory; the arithmetic is that of `micro`'s tiles.
 
 use super::micro::Vector;
+use crate::program::kernel::PANEL;
 
 /// `c[r, j] = Σ a[r, p] · b[p, j]` for a fixed number of rows, and the columns of a share.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,8 @@ pub struct Thin<T> {
     pub b: *const T,
     /// From column to column, and along `k`: one of them is 1.
     pub b_step: (isize, isize),
+    /// From panel to panel, if the share's columns lie in such; then the columns of one lie side by side.
+    pub panel: Option<isize>,
     /// Which columns.
     pub share: Share,
     /// Its first element of the result, columns side by side.
@@ -27,7 +30,7 @@ pub struct Thin<T> {
 }
 
 /// Columns that are computed in turns of one in each lane: of turn `t` and lane `l`, column
-/// `first + t · turn + l · apart`.
+/// `first + t · turn + l · apart`. There may be none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     pub first: usize,
@@ -40,18 +43,16 @@ pub struct Share {
 /// The shares of `columns` that belong to a part of the turns, its first and how many; the last part has what does not
 /// fill the lanes too. Each lane has neighbours one after the other: where columns lie along memory it reads one long
 /// line of it, which the machine foresees. Columns that lie side by side have one lane.
-pub fn shares(columns: usize, lanes: usize, (first, turns): (usize, usize)) -> impl Iterator<Item = Share> {
+pub fn shares(columns: usize, lanes: usize, (first, turns): (usize, usize)) -> [Share; 2] {
     let apart = columns / lanes;
     let left = if first + turns == apart { columns % lanes } else { 0 };
-    let whole = Share { first, turns, turn: 1, lanes, apart };
-    [whole, rest(apart * lanes, left)].into_iter().filter(|share| share.turns > 0)
+    [Share { first, turns, turn: 1, lanes, apart }, rest(apart * lanes, left)]
 }
 
-/// The shares of a few columns, whose turns are neighbours.
-pub fn neighbours(columns: usize, lanes: usize) -> impl Iterator<Item = Share> {
+/// The shares of a few columns, whose turns are neighbours. What lies in panels has as many lanes as a panel.
+pub fn neighbours(columns: usize, lanes: usize) -> [Share; 2] {
     let turns = columns / lanes;
-    let whole = Share { first: 0, turns, turn: lanes, lanes, apart: 1 };
-    [whole, rest(turns * lanes, columns % lanes)].into_iter().filter(|share| share.turns > 0)
+    [Share { first: 0, turns, turn: lanes, lanes, apart: 1 }, rest(turns * lanes, columns % lanes)]
 }
 
 fn rest(first: usize, lanes: usize) -> Share {
@@ -81,7 +82,15 @@ const ROWS_AHEAD: usize = 8 << 10;
 pub unsafe fn thin<V: Vector, const R: usize>(product: &Thin<V::Element>) {
     // SAFETY: as our caller promised.
     unsafe {
-        if product.b_step.0 != 1 {
+        if let Some(panel) = product.panel {
+            // A line at a time, to its end: memory is read in order.
+            match PANEL / V::LANES {
+                1 => down::<V, R, 1>(product, panel),
+                2 => down::<V, R, 2>(product, panel),
+                4 => down::<V, R, 4>(product, panel),
+                _ => down::<V, R, 8>(product, panel),
+            }
+        } else if product.b_step.0 != 1 {
             along::<V, R>(product);
         } else if size_of::<V>() < 64 {
             // Sixteen registers.
@@ -174,13 +183,28 @@ unsafe fn strip<V: Vector, const R: usize, const W: usize>(product: &Thin<V::Ele
     }
 }
 
+/// Where columns lie in panels of `W` vectors: a panel a turn.
+///
+/// # Safety
+/// As for [`ThinFn`].
+#[inline(always)]
+unsafe fn down<V: Vector, const R: usize, const W: usize>(product: &Thin<V::Element>, panel: isize) {
+    for t in 0..product.share.turns {
+        // SAFETY: as our caller promised.
+        unsafe {
+            let (b, c) = (product.b.offset(t as isize * panel), product.c.add(t * PANEL));
+            strip::<V, R, W>(&Thin { b, c, ..*product }, 0, V::LANES);
+        }
+    }
+}
+
 /// Where columns run along `k`: a turn at a time.
 ///
 /// # Safety
 /// As for [`ThinFn`].
 #[inline(always)]
 unsafe fn along<V: Vector, const R: usize>(product: &Thin<V::Element>) {
-    let Thin { k, depth, a, a_step: (a_row, a_col), b, b_step: (b_col, _), share, c, pitch } = *product;
+    let Thin { k, depth, a, a_step: (a_row, a_col), b, b_step: (b_col, _), share, c, pitch, .. } = *product;
     let Share { turns, turn, lanes, apart, .. } = share;
     let step = apart as isize * b_col;
     let ahead = if turn == 1 { LONG_AHEAD } else { AHEAD } / size_of::<V::Element>();
@@ -272,7 +296,7 @@ impl<T: Copy> Lines<T> {
 mod tests {
     use super::*;
 
-    fn count(seen: &mut [usize], shares: impl Iterator<Item = Share>) {
+    fn count(seen: &mut [usize], shares: [Share; 2]) {
         for Share { first, turns, turn, lanes, apart } in shares {
             (0..turns).for_each(|t| (0..lanes).for_each(|l| seen[first + t * turn + l * apart] += 1));
         }

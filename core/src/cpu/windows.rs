@@ -4,7 +4,7 @@
 use super::blocks::DEPTH;
 use super::micro::Vector;
 use super::space::Walk;
-use crate::program::kernel::Layout;
+use crate::program::kernel::{Layout, PANEL};
 
 /// One operand of a product.
 #[derive(Debug)]
@@ -33,6 +33,23 @@ impl Side {
         };
         let plain = single(lines).zip(single(depth));
         Side { items, lines: walk(lines), depth: walk(depth), plain, reach: steps(lines) + steps(depth) }
+    }
+
+    /// From panel to panel in elements of `terms` terms each, if lines lie in panels: the first such element of
+    /// [`PANEL`] lines side by side, then the next ones, to the end of the sums.
+    pub fn panels(&self, terms: usize) -> Option<isize> {
+        let (element, row) = (terms as isize, (PANEL * terms) as isize);
+        let runs_down = match self.depth.axes() {
+            (&[_], &[stride]) => terms == 1 && stride == row,
+            (&[_, inner], &[stride, 1]) => inner == terms && stride == row,
+            _ => false,
+        };
+        match self.lines.axes() {
+            (&[_, PANEL], &[panel, line]) if runs_down && line == element && panel % element == 0 => {
+                Some(panel / element)
+            }
+            _ => None,
+        }
     }
 }
 

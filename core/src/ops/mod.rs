@@ -29,6 +29,7 @@ pub(crate) mod matmul;
 pub(crate) mod movement;
 pub(crate) mod norm;
 pub(crate) mod options;
+pub(crate) mod packed;
 pub(crate) mod pad;
 pub(crate) mod pool;
 pub(crate) mod quantized;
@@ -195,6 +196,8 @@ primitives! {
     Matmul(matmul::Matmul),
     /// A product with a weight in eight bits.
     LinearInt8(quantized::LinearInt8),
+    /// A product with a weight in panels.
+    LinearPacked(packed::LinearPacked),
     /// Attention, as it is recorded.
     Attention(attention::Attention),
     /// In one pass.

@@ -5,6 +5,9 @@ use tapeflow_ir::{Binary, Builder, DType, Extent, Reduce, Type};
 
 use super::kernel::{Dims, Group, Layout, Output, OutputKind, Source, Strides};
 
+/// Columns that an operand kept in panels has side by side: a cache line of f32, or of pairs of half precision.
+pub const PANEL: usize = 16;
+
 /// `c[b, m, n] = Σₖ a[b, m, k] · b[b, k, n]` in f32 or f64, k in fixed order; operands 0, 1 → 2. Half precision is
 /// summed in f32, and the sums are rounded once.
 ///

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use tapeflow_ir::{DType, Reduce, ScalarFn};
 
 pub use super::attention::{Attention, AttentionVjp, Mask};
-pub use super::contraction::Matmul;
+pub use super::contraction::{Matmul, PANEL};
 pub use super::convolution::{Convolution, ConvolutionPart, Sliding};
 pub use super::windows::{WindowAxis, Windows, WindowsPart};
 

@@ -101,6 +101,7 @@ pub(super) static CASES: LazyLock<Vec<OpCase>> = LazyLock::new(|| {
         reductions(),
         products(),
         quantized(),
+        packed(),
         images::convolutions(),
         images::pools(),
         movements(),
@@ -129,6 +130,17 @@ fn quantized() -> Vec<OpCase> {
         case("dequantize_int8", [codes, scales], |t| of(&t[0], DType::U8).dequantize_int8(&of(&t[1], DType::F32))),
         sums("linear_int8", [float("aB"), codes, scales], |t| {
             t[0].linear_int8(&of(&t[1], DType::U8), &of(&t[2], DType::F32))
+        }),
+    ]
+}
+
+/// Weights in panels.
+fn packed() -> Vec<OpCase> {
+    vec![
+        case("prepack", [float("kB").fixed()], |t| t[0].prepack()),
+        case("unpack", [float("kB").fixed()], |t| t[0].prepack().unpack(t[0].shape()[0])),
+        sums("linear_packed", [float("aB"), float("kB").fixed()], |t| {
+            t[0].linear_packed(&t[1].prepack(), t[1].shape()[0])
         }),
     ]
 }
