@@ -33,7 +33,7 @@ mod training;
 
 pub use autodiff::{Gradients, grad, grad_with, no_grad};
 pub use capture::{CapturedStep, HostCell, Replay, capture, is_capturing, on_replay};
-pub use compile::{check_nan, mark, planned_bytes, program_cache, without_fusion};
+pub use compile::{check_nan, is_checking_nan, mark, planned_bytes, program_cache, without_fusion};
 pub use counts::{CacheCounts, cache_counts, tape_nodes};
 pub use device::{Device, set_threads};
 pub use error::{Error, Problem, Result};

@@ -263,7 +263,8 @@ impl Gpt {
         })
     }
 
-    /// One more token of each row of a cache, in evaluation mode; rows without one stay as they are.
+    /// One more token of each row of a cache, in evaluation mode; rows without one stay as they are. On the CPU the
+    /// first such step is captured, and the next ones are the same program run again.
     ///
     /// # Shapes
     /// → `(rows, V)`, f32: the logits of what follows; of a row without a token they mean nothing.
@@ -283,15 +284,8 @@ impl Gpt {
             )));
         }
         let values: Vec<i64> = tokens.iter().map(|t| i64::from(t.unwrap_or(0))).collect();
-        let mut pass = Pass::next(cache, tokens.iter().map(Option::is_some).collect());
-        self.quietly(|| {
-            let x = self.hidden_cached(&Tensor::from_vec(values, [rows, 1]), &mut pass); // (B, 1, C)
-            let logits = self.head(&x).reshape([rows, self.config.vocab_size]).cast(DType::F32); // (B, V)
-            drop(x);
-            // The program that fills the cache computes the logits too: their handle is there.
-            pass.finish()?;
-            Ok(logits)
-        })
+        let taken: Vec<bool> = tokens.iter().map(Option::is_some).collect();
+        self.quietly(|| self.decode(&Tensor::from_vec(values, [rows, 1]), &taken, cache))
     }
 
     /// Without gradients, in evaluation mode, on the model's device.
@@ -300,7 +294,7 @@ impl Gpt {
     }
 
     /// The activations before the head, of tokens that come after what is in a cache.
-    fn hidden_cached(&self, tokens: &Tensor, pass: &mut Pass<'_>) -> Tensor {
+    pub(crate) fn hidden_cached(&self, tokens: &Tensor, pass: &mut Pass<'_>) -> Tensor {
         use tapeflow::__macro::{scope, scope_index};
         let [_, t] = tokens.dims();
         let mut x = {

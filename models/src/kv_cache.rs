@@ -3,8 +3,9 @@
 //! Owns the cells and where a pass over the model writes; what is attended to what stands with the model. Shapes never
 //! depend on how much is filled, so one program serves every place.
 
-use tapeflow_nn::{Error, Precision, Result, Slot, Tensor, cached_attention, causal_attention, commit};
+use tapeflow_nn::{Error, HostCell, Precision, Result, Slot, Tensor, cached_attention, causal_attention, commit};
 
+use crate::decode::DecodeStep;
 use crate::gpt::{Gpt, GptConfig};
 
 /// The keys and values of a [`Gpt`]'s contexts, one context per row.
@@ -27,6 +28,10 @@ pub struct KvCache {
     layers: Vec<[Slot; 2]>,
     /// How many tokens each row holds.
     filled: Vec<usize>,
+    /// Where each row's next token goes: what a captured step reads.
+    starts: Vec<HostCell>,
+    /// The step that takes one more token of each row, once it has been captured.
+    pub(crate) step: DecodeStep,
     config: GptConfig,
 }
 
@@ -46,7 +51,8 @@ impl KvCache {
         let dtype = Precision::current().operand(&like).dtype();
         let cell = || Slot::new(like.device().scope(|| Tensor::zeros(shape, dtype)));
         let layers = (0..config.n_layer).map(|_| Ok([cell()?, cell()?])).collect::<Result<_>>()?;
-        Ok(KvCache { layers, filled: vec![0; rows], config })
+        let starts = (0..rows).map(|_| HostCell::new(0.0)).collect();
+        Ok(KvCache { layers, filled: vec![0; rows], starts, step: DecodeStep::Unknown, config })
     }
 
     /// How many contexts it holds.
@@ -76,6 +82,21 @@ impl KvCache {
         }
     }
 
+    /// Says where the next tokens go: what a pass reads, `(rows,)`.
+    pub(crate) fn place_next(&self) -> Tensor {
+        // What a row without a token writes is behind all it holds, or nobody can look at it: a full row takes no more.
+        let last = self.length() - 1;
+        let places = || self.filled.iter().map(|&filled| filled.min(last));
+        self.starts.iter().zip(places()).for_each(|(cell, place)| cell.set(place as f64));
+        let device = self.layers[0][0].tensor().device();
+        device.scope(|| Tensor::from_vec(places().map(|place| place as i64).collect(), [self.rows()]))
+    }
+
+    /// One token more in each of these rows.
+    pub(crate) fn fill(&mut self, taken: &[bool]) {
+        self.filled.iter_mut().zip(taken).for_each(|(filled, &taken)| *filled += usize::from(taken));
+    }
+
     /// Whether it was made for a model of these sizes.
     pub(crate) fn check(&self, config: &GptConfig) -> Result<()> {
         if self.config == *config {
@@ -89,8 +110,8 @@ impl KvCache {
 enum Places {
     /// A prompt into one row, from its beginning on.
     Prompt(usize),
-    /// One token of each row behind what the row holds; whether it has one.
-    Next { starts: Vec<usize>, first: Tensor, taken: Vec<bool> },
+    /// One token of each row, behind what the row holds.
+    Next(Tensor),
 }
 
 /// One pass over the model: the new versions of the cells, until they are named together.
@@ -108,22 +129,16 @@ impl<'c> Pass<'c> {
         Pass { cache, places: Places::Prompt(row), new: Vec::new(), read }
     }
 
-    /// One token for each row where `taken`.
-    pub fn next(cache: &'c mut KvCache, taken: Vec<bool>) -> Self {
-        // What a row without a token writes is behind all it holds, or nobody can look at it: a full row takes no more.
-        let last = cache.length() - 1;
-        let starts: Vec<usize> = cache.filled.iter().map(|&filled| filled.min(last)).collect();
-        let places: Vec<i64> = starts.iter().map(|&s| s as i64).collect();
-        let device = cache.layers[0][0].tensor().device();
-        let first = device.scope(|| Tensor::from_vec(places, [starts.len()]));
-        Pass { cache, places: Places::Next { starts, first, taken }, new: Vec::new(), read: 0 }
+    /// One token for each row, at the places `first` that were said last.
+    pub fn next(cache: &'c mut KvCache, first: Tensor) -> Self {
+        Pass { cache, places: Places::Next(first), new: Vec::new(), read: 0 }
     }
 
     /// The rows of a table of positions `(S, C)` for `count` tokens: `(count, C)` or `(rows, 1, C)`.
     pub fn positions(&self, table: &Tensor, count: usize) -> Tensor {
         match &self.places {
             Places::Prompt(_) => table.slice(0, 0..count),
-            Places::Next { first, .. } => table.embedding(&first.reshape([-1, 1])),
+            Places::Next(first) => table.embedding(&first.reshape([-1, 1])),
         }
     }
 
@@ -135,29 +150,27 @@ impl<'c> Pass<'c> {
             let value = &value.cast(cell.dtype());
             match &self.places {
                 Places::Prompt(row) => cell.slice_assign_at(&[*row, 0, 0, 0], value),
-                Places::Next { starts, .. } => cell.slice_assign_rows(2, starts, value),
+                Places::Next(_) => cell.slice_assign_cells(2, &self.cache.starts, value),
             }
         };
         let [keys, values] = [written(&cells[0], k), written(&cells[1], v)];
         let y = match &self.places {
             // Nothing comes before a prompt.
             Places::Prompt(_) => causal_attention(q, k, v),
-            Places::Next { first, .. } => cached_attention(q, &keys, &values, first),
+            Places::Next(first) => cached_attention(q, &keys, &values, first),
         };
         self.new.push([keys, values]);
         y
     }
 
-    /// Names the new versions, together with everything that depends on them: all or nothing.
+    /// Names the new versions, together with everything that depends on them: all or nothing. A prompt's row has then
+    /// taken it; which rows have taken a next token says [`KvCache::fill`].
     pub fn finish(self) -> Result<()> {
         let Pass { cache, places, new, read } = self;
         let updates: Vec<(&Slot, Tensor)> = cache.layers.iter().flatten().zip(new.into_iter().flatten()).collect();
         commit(&updates)?;
-        match places {
-            Places::Prompt(row) => cache.filled[row] = read,
-            Places::Next { taken, .. } => {
-                cache.filled.iter_mut().zip(taken).for_each(|(filled, taken)| *filled += usize::from(taken));
-            }
+        if let Places::Prompt(row) = places {
+            cache.filled[row] = read;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 // Generated code names `::tapeflow::…`; `tapeflow-nn` has all that it needs.
 extern crate tapeflow_nn as tapeflow;
 
+mod decode;
 mod generate;
 pub mod gpt;
 #[cfg(test)]

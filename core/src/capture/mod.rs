@@ -18,6 +18,7 @@ use crate::tape::site::Site;
 use crate::tape::{self, NodeId};
 use crate::tensor::Tensor;
 pub use replay::CapturedStep;
+pub(crate) use replay::place;
 use replay::{Given, Home, Read, Source, Update};
 
 /// A float of the host that a program reads anew at every run; clones are the same number.
@@ -48,6 +49,8 @@ pub(crate) enum Origin {
     Fixed,
     /// A cell's present value.
     Cell(HostCell),
+    /// The same as a place, at most so far.
+    Start(HostCell, usize),
     /// The next counter of a generator.
     Counter(Arc<AtomicU64>),
 }

@@ -157,6 +157,13 @@ impl CapturedStep {
             match origin {
                 Origin::Fixed => {}
                 Origin::Cell(cell) => *word = cell.get().to_bits(),
+                Origin::Start(cell, most) => match place(cell.get(), *most) {
+                    Some(start) => *word = start as u64,
+                    None => {
+                        let why = format!("a place must be a whole number from 0 to {most}, not {}", cell.get());
+                        return Err(Error::new("captured step", Problem::Argument(why.into()), self.site));
+                    }
+                },
                 Origin::Counter(counter) => *word = counter.fetch_add(1, Relaxed),
             }
         }
@@ -336,15 +343,24 @@ impl CapturedStep {
         index: usize,
         read: impl FnOnce(&[u8], &TensorType) -> std::result::Result<R, Problem>,
     ) -> Result<R> {
+        self.read(index, |bytes, ty| match ty.dtype == T::DTYPE {
+            true => read(bytes, ty),
+            false => Err(Problem::DType { found: ty.dtype, wanted: T::DTYPE.name().into() }),
+        })
+    }
+
+    #[track_caller]
+    fn read<R>(
+        &self,
+        index: usize,
+        read: impl FnOnce(&[u8], &TensorType) -> std::result::Result<R, Problem>,
+    ) -> Result<R> {
         let site = Site::here();
         let refused = |problem| Error::new("captured result", problem, site);
         let Some((source, ty)) = self.results.get(index) else {
             let why = format!("there are {} results and no number {index}", self.results.len());
             return Err(refused(Problem::Argument(why.into())));
         };
-        if ty.dtype != T::DTYPE {
-            return Err(refused(Problem::DType { found: ty.dtype, wanted: T::DTYPE.name().into() }));
-        }
         let buffer = match source {
             Source::Output(output) => &*self.outputs[*output],
             Source::Update { copy, .. } => copy,
@@ -354,10 +370,24 @@ impl CapturedStep {
         read(unsafe { buffer.bytes() }, ty).map_err(refused)
     }
 
+    /// Result `index` of the last run, as a tensor of its own.
+    ///
+    /// # Errors
+    /// No such result.
+    #[track_caller]
+    pub fn tensor(&self, index: usize) -> Result<Tensor> {
+        self.read(index, |bytes, ty| Ok(Tensor::from_bytes(bytes, ty.dtype, ty.shape.clone())))
+    }
+
     /// Bytes of memory that a run needs beyond its inputs: known before it runs.
     pub fn planned_bytes(&self) -> usize {
         self.program.peak_bytes()
     }
+}
+
+/// The place that a cell says, if it is one.
+pub(crate) fn place(value: f64, most: usize) -> Option<usize> {
+    (value.fract() == 0.0 && (0.0..=most as f64).contains(&value)).then_some(value as usize)
 }
 
 /// Whether the step, as it was captured, can go on with this version.

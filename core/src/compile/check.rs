@@ -45,6 +45,12 @@ pub fn check_nan<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// Whether what this thread computes is looked at for NaN at the moment; see [`check_nan`].
+pub fn is_checking_nan() -> bool {
+    // A setting that is none is an error of what is computed next.
+    is_wanted().unwrap_or(true)
+}
+
 /// Whether programs are to be checked at the moment.
 pub(super) fn is_wanted() -> Result<bool, Problem> {
     static ALWAYS: LazyLock<Result<bool, String>> = LazyLock::new(|| match std::env::var("TAPEFLOW_CHECK") {

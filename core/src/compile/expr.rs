@@ -4,8 +4,8 @@
 use tapeflow_ir::{Builder, DType, Extent, Op as ScalarOp, ScalarFn, Type, V};
 
 use super::world::Id;
+use crate::ops::cut::Cut;
 use crate::ops::kernel::{identity, is_row};
-use crate::ops::movement::Cut;
 use crate::program::kernel::{Dims, Layout};
 
 /// Where one parameter of an expression comes from.

@@ -2,7 +2,7 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::ops::movement::{Cut, Start};
+use crate::ops::cut::{Cut, Start};
 use crate::program::kernel::{Dims, Layout, Shift, Shifts, Strides};
 
 impl Layout {

@@ -31,7 +31,7 @@ mod widen;
 pub(crate) mod world;
 
 pub(crate) use check::Checked;
-pub use check::check_nan;
+pub use check::{check_nan, is_checking_nan};
 pub use planned::planned_bytes;
 pub(crate) use ran::Ran;
 pub use waiting::mark;

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use smallvec::smallvec;
 
 use super::Primitive;
-use super::movement::{Cut, Cuts, Movement};
+use super::cut::{Cut, Cuts};
+use super::movement::Movement;
 use crate::compile::fuse::Lower;
 use crate::compile::world::Vjp;
 use crate::error::{Error, Problem};

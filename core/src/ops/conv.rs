@@ -2,7 +2,8 @@
 //! The arithmetic is `convolution`'s.
 
 use super::convolution::{Convolve, LEAD, Spread};
-use super::movement::{Cut, Cuts, Movement};
+use super::cut::{Cut, Cuts};
+use super::movement::Movement;
 use super::options::ConvOptions;
 use super::pad::Pad;
 use crate::error::{Error, Problem};

@@ -13,8 +13,8 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use super::cut::{Cut, Cuts};
 use super::framed;
-use super::movement::{Cut, Cuts};
 use super::pad::Pad;
 use super::{Op, Primitive};
 use crate::compile::fuse::Lower;

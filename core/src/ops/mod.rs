@@ -15,6 +15,7 @@ pub(crate) mod concat;
 pub(crate) mod conv;
 pub(crate) mod convolution;
 pub(crate) mod cumsum;
+pub(crate) mod cut;
 pub(crate) mod detach;
 pub(crate) mod dropout;
 pub(crate) mod einsum;
@@ -125,7 +126,7 @@ pub(crate) trait Primitive {
 
     /// A node that computes no more of `node`'s result than these cuts of this shape, if there is such; else it is
     /// computed whole and sliced.
-    fn sliced(&self, _world: &mut World, _node: Id, _cuts: &movement::Cuts, _shape: &Shape) -> Option<Id> {
+    fn sliced(&self, _world: &mut World, _node: Id, _cuts: &cut::Cuts, _shape: &Shape) -> Option<Id> {
         None
     }
 
@@ -280,7 +281,8 @@ impl Op {
             Op::Scalar(s) => s.origins(),
             Op::Random(r) => r.origins(),
             Op::Scan(s) => s.origins(),
-            Op::Movement(_) | Op::SliceAssign(_) => self.arguments().iter().map(|_| Origin::Fixed).collect(),
+            Op::SliceAssign(s) => s.origins(),
+            Op::Movement(m) => m.origins(),
             _ => SmallVec::new(),
         }
     }

@@ -5,9 +5,11 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use super::cut::{Cut, Cuts, Given, Start, bind_starts, origins_of, starts_given};
 use super::host::Host;
 use super::pad::among_zeros;
 use super::{Arguments, Op, Primitive};
+use crate::capture::Origin;
 use crate::compile::fuse::Lower;
 use crate::compile::layout::permuted;
 use crate::compile::world::Vjp;
@@ -28,97 +30,20 @@ pub(crate) enum Movement {
     Slice(Cuts),
 }
 
-/// What a slice takes of one axis: every `step`th element from `start` on.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Cut {
-    pub start: Start,
-    pub step: usize,
-}
-
-/// One per axis.
-pub(crate) type Cuts = SmallVec<[Cut; 6]>;
-
-/// Where a slice starts.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Start {
-    /// Where the shapes say: the whole axis, one part of a concatenation, behind a padding.
-    Fixed(usize),
-    /// Where the host says: the same program serves every start.
-    Host(Host<usize>),
-}
-
-impl Cut {
-    /// The whole axis.
-    pub const WHOLE: Cut = Cut::fixed(0);
-
-    /// From a place that the shapes determine.
-    pub const fn fixed(start: usize) -> Cut {
-        Cut { start: Start::Fixed(start), step: 1 }
-    }
-
-    /// Where it starts, if the shapes say so and it leaves nothing out.
-    pub fn plain(&self) -> Option<usize> {
-        self.fixed_start().filter(|_| self.step == 1)
-    }
-
-    /// Where it starts, if the shapes say so.
-    pub fn fixed_start(&self) -> Option<usize> {
-        match self.start {
-            Start::Fixed(start) => Some(start),
-            Start::Host(_) => None,
-        }
-    }
-
-    /// From a place that the host gives.
-    pub const fn from_host(start: usize) -> Cut {
-        Cut { start: Start::Host(Host::Value(start)), step: 1 }
-    }
-
-    fn start(&self, arguments: &[u64]) -> usize {
-        match &self.start {
-            Start::Fixed(start) => *start,
-            Start::Host(start) => arguments[start.slot()] as usize,
-        }
-    }
-
-    /// Which element of the axis is element `at` of the slice.
-    pub fn place(&self, at: usize, arguments: &[u64]) -> usize {
-        self.start(arguments) + at * self.step
-    }
-}
-
-impl std::fmt::Debug for Cut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.start {
-            Start::Fixed(start) => write!(f, "{start}..")?,
-            Start::Host(Host::Value(start)) => write!(f, "{start}..")?,
-            Start::Host(Host::Slot(slot)) => write!(f, "s{slot}..")?,
-        }
-        if self.step == 1 { Ok(()) } else { write!(f, "/{}", self.step) }
-    }
-}
-
-/// The starts among `cuts` that the host gives.
-pub(crate) fn starts_given<'c>(cuts: impl Iterator<Item = &'c Cut>) -> Arguments {
-    let given = cuts.filter_map(|cut| match &cut.start {
-        Start::Host(Host::Value(start)) => Some(*start as u64),
-        _ => None,
-    });
-    given.collect()
-}
-
-/// Lets `cuts` read the starts that the host gives from slot `first` on.
-pub(crate) fn bind_starts<'c>(cuts: impl Iterator<Item = &'c mut Cut>, first: usize) {
-    let given = cuts.filter(|cut| matches!(cut.start, Start::Host(_)));
-    given.enumerate().for_each(|(i, cut)| cut.start = Start::Host(Host::Slot(first + i)));
-}
-
 impl Movement {
     /// The starts that the host gives.
     pub fn arguments(&self) -> Arguments {
         match self {
             Movement::Slice(cuts) => starts_given(cuts.iter()),
             _ => Arguments::new(),
+        }
+    }
+
+    /// Where the host's starts come from when a captured program runs again.
+    pub fn origins(&self) -> SmallVec<[Origin; 2]> {
+        match self {
+            Movement::Slice(cuts) => origins_of(cuts.iter()),
+            _ => SmallVec::new(),
         }
     }
 
@@ -430,7 +355,7 @@ impl Tensor {
             dims[axis] = (end - start).div_ceil(step);
             let mut cuts: Cuts = smallvec::smallvec![Cut::WHOLE; self.ndim()];
             if dims[axis] != extent {
-                cuts[axis] = Cut { start: Start::Host(Host::Value(start)), step };
+                cuts[axis] = Cut { start: Start::Host(Host::Value(Given { start, cell: None })), step };
             }
             Ok((Movement::Slice(cuts), Shape(dims)))
         });

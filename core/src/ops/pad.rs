@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::movement::{Cut, Cuts};
+use super::cut::{Cut, Cuts};
 use super::source::constant_fn;
 use super::{Op, Primitive};
 use crate::compile::fuse::{Expr, Lower};

@@ -2,7 +2,7 @@
 //! constant kernel; only the maximum is a primitive of its own.
 
 use super::convolution::{Convolve, Step};
-use super::movement::{Cut, Cuts};
+use super::cut::{Cut, Cuts};
 use super::options::{PerAxis, PoolOptions};
 use super::pad::Pad;
 use super::window_max::{Window, WindowMax};

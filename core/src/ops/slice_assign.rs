@@ -6,8 +6,10 @@ use std::borrow::Cow;
 use smallvec::{SmallVec, smallvec};
 
 use super::concat::Concat;
-use super::movement::{Cut, Cuts, Movement, bind_starts, starts_given};
+use super::cut::{Cut, Cuts, Given, bind_starts, origins_of, starts_given};
+use super::movement::Movement;
 use super::{Arguments, Primitive};
+use crate::capture::{HostCell, Origin, place};
 use crate::compile::fuse::Lower;
 use crate::compile::world::{Id, Vjp};
 use crate::error::{Error, Problem};
@@ -28,6 +30,11 @@ impl SliceAssign {
     /// The starts that the host gives.
     pub fn arguments(&self) -> Arguments {
         starts_given(self.regions.iter().flatten())
+    }
+
+    /// Where they come from when a captured program runs again.
+    pub fn origins(&self) -> SmallVec<[Origin; 2]> {
+        origins_of(self.regions.iter().flatten())
     }
 
     /// The same regions with their starts from slot `first` on.
@@ -141,7 +148,8 @@ impl Tensor {
     fn region(&self, value: &Tensor, starts: &[usize]) -> Result<Cuts, Problem> {
         check(self, value, starts)?;
         let covers = |axis: usize| value.shape()[axis] == self.shape()[axis];
-        let cut = |(axis, &start): (usize, &usize)| if covers(axis) { Cut::WHOLE } else { Cut::from_host(start) };
+        let given = |start| Cut::from_host(Given { start, cell: None });
+        let cut = |(axis, &start): (usize, &usize)| if covers(axis) { Cut::WHOLE } else { given(start) };
         Ok(starts.iter().enumerate().map(cut).collect())
     }
 
@@ -221,7 +229,55 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn slice_assign_rows(&self, axis: isize, starts: &[usize], value: &Tensor) -> Tensor {
+        let regions = self.regions_of_rows(axis, starts, value);
+        self.assigned("slice_assign_rows", value, regions)
+    }
+
+    /// [`slice_assign_rows`](Tensor::slice_assign_rows) from the places that cells say: when it is recorded, and when a
+    /// captured step runs again.
+    ///
+    /// # Errors
+    /// As there; a cell that says no place, or one that the row does not fit at, also when a captured step runs.
+    /// # Example
+    /// ```
+    /// # use tapeflow_core::{HostCell, Slot, Tensor, DType, capture, commit};
+    /// let (cache, place) = (Slot::new(Tensor::zeros([1, 3], DType::F32))?, HostCell::new(0.0));
+    /// let x = Tensor::from_vec(vec![5.0f32], [1, 1]);
+    /// let mut step = capture(&[&x], |x| {
+    ///     commit(&[(&cache, cache.tensor().slice_assign_cells(1, &[place.clone()], &x[0]))])?;
+    ///     Ok::<_, tapeflow_core::Error>(vec![])
+    /// })?;
+    /// place.set(2.0);
+    /// step.run(&[&Tensor::from_vec(vec![7.0f32], [1, 1])])?;
+    /// assert_eq!(cache.tensor().to_vec::<f32>()?, [5.0, 0.0, 7.0]);
+    /// place.set(3.0);
+    /// assert!(step.run(&[&x]).is_err());
+    /// # Ok::<(), tapeflow_core::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn slice_assign_cells(&self, axis: isize, starts: &[HostCell], value: &Tensor) -> Tensor {
         let regions = self.shape().axis(axis).and_then(|axis| {
+            let extent = self.shape()[axis];
+            let places = starts.iter().map(|cell| {
+                let refused = || Problem::Argument(format!("a start must be a place, not {}", cell.get()).into());
+                place(cell.get(), extent).ok_or_else(refused)
+            });
+            let places = places.collect::<Result<SmallVec<[usize; 4]>, _>>()?;
+            let mut regions = self.regions_of_rows(axis as isize, &places, value)?;
+            let most = extent - value.shape()[axis];
+            for ((region, cell), &start) in regions.iter_mut().zip(starts).zip(&places) {
+                if region[axis].fixed_start().is_none() {
+                    region[axis] = Cut::from_host(Given { start, cell: Some((cell.clone(), most)) });
+                }
+            }
+            Ok(regions)
+        });
+        self.assigned("slice_assign_cells", value, regions)
+    }
+
+    /// Where each row of `value` goes; one region if there is one row.
+    fn regions_of_rows(&self, axis: isize, starts: &[usize], value: &Tensor) -> Result<SmallVec<[Cuts; 1]>, Problem> {
+        self.shape().axis(axis).and_then(|axis| {
             let elsewhere = |a: usize| a == axis || value.shape().get(a) == self.shape().get(a);
             let agree = value.ndim() == self.ndim() && (0..self.ndim()).all(elsewhere);
             if axis == 0 || !agree || starts.len() != self.shape()[0] {
@@ -247,7 +303,6 @@ impl Tensor {
                 Ok(cuts)
             };
             starts.iter().enumerate().map(row).collect()
-        });
-        self.assigned("slice_assign_rows", value, regions)
+        })
     }
 }

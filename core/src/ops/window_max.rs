@@ -11,7 +11,7 @@ use tapeflow_ir::{Binary, Builder, Compare, DType, V};
 
 use super::activation::is_relu;
 use super::arithmetic::templates;
-use super::movement::{Cut, Cuts};
+use super::cut::{Cut, Cuts};
 use super::pad::Pad;
 use super::{Flow, Op, Primitive};
 use crate::compile::fuse::{Expr, ExprSource, Lower, lane};

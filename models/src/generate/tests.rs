@@ -1,8 +1,9 @@
 //! Generation with a cache against the same without one, several prompts against each alone, text against tokens.
 
 use tapeflow_nn::tokenizer::{ByteTokenizer, CharTokenizer, Tokenizer};
-use tapeflow_nn::{DType, Forward, Generator, ModuleExt, Result, Tensor, no_grad};
+use tapeflow_nn::{DType, Forward, Generator, ModuleExt, Result, Tensor, check_nan, no_grad};
 
+use crate::decode::DecodeStep;
 use crate::{GenerateOptions, Gpt, GptConfig, KvCache, TextDecoder};
 
 /// A model whose predictions differ much from each other: greedy tokens are far from ties.
@@ -212,5 +213,78 @@ fn a_model_of_another_dtype_generates_too() -> Result<()> {
     let with = GenerateOptions::greedy(12);
     let without = GenerateOptions { cache: false, ..with.clone() };
     assert_eq!(tokens(&model, &[1, 2], &with), tokens(&model, &[1, 2], &without));
+    Ok(())
+}
+
+/// The logits after `seen`, all of it computed anew.
+fn anew(model: &Gpt, seen: &[u32]) -> Result<Vec<f32>> {
+    let whole: Vec<i64> = seen.iter().map(|&t| i64::from(t)).collect();
+    let whole = Tensor::from_vec(whole, [1, seen.len()]);
+    let logits = no_grad(|| model.eval(|| model.forward(&whole))).to_vec::<f32>()?;
+    Ok(logits[logits.len() - model.config().vocab_size..].to_vec())
+}
+
+#[test]
+fn the_captured_step_follows_the_model() -> Result<()> {
+    let (model, other) = (gpt(32, 17), gpt(32, 17));
+    let mut cache = KvCache::new(&model, 1)?;
+    let mut seen: Vec<u32> = vec![3, 1, 4];
+    model.prefill(&seen, 4, 0, &mut cache)?;
+    let advance = |model: &Gpt, token: u32, seen: &mut Vec<u32>, cache: &mut KvCache| -> Result<()> {
+        let found = model.advance(&[Some(token)], cache)?.to_vec::<f32>()?;
+        seen.push(token);
+        for (a, b) in found.iter().zip(anew(model, seen)?) {
+            assert!((a - b).abs() < 1e-4, "{a} and {b} after {seen:?}");
+        }
+        assert_eq!(cache.filled(0), seen.len());
+        Ok(())
+    };
+    let is_captured = |cache: &KvCache| matches!(cache.step, DecodeStep::Captured(..));
+    assert!(!is_captured(&cache));
+    for token in [1, 5, 9] {
+        advance(&model, token, &mut seen, &mut cache)?;
+        assert!(is_captured(&cache));
+    }
+    // A token that is none is refused, and the cache is as it was.
+    let error = model.advance(&[Some(17)], &mut cache).unwrap_err().to_string();
+    assert!(error.contains("17"), "{error}");
+    advance(&model, 2, &mut seen, &mut cache)?;
+    // The weights in another form, and frozen.
+    model.prepack()?;
+    advance(&model, 6, &mut seen, &mut cache)?;
+    advance(&model, 5, &mut seen, &mut cache)?;
+    assert!(is_captured(&cache));
+    model.freeze("ln_f.*")?;
+    advance(&model, 3, &mut seen, &mut cache)?;
+    // Another model of the same sizes and weights.
+    advance(&other, 5, &mut seen, &mut cache)?;
+    advance(&model, 8, &mut seen, &mut cache)?;
+    // What is asked for only after a further token is still what it was.
+    let before = model.advance(&[Some(9)], &mut cache)?;
+    model.advance(&[Some(7)], &mut cache)?;
+    seen.push(9);
+    for (a, b) in before.to_vec::<f32>()?.iter().zip(anew(&model, &seen)?) {
+        assert!((a - b).abs() < 1e-4, "{a} and {b}");
+    }
+    // No value of a weight is part of the step.
+    let mut cache = KvCache::new(&other, 1)?;
+    let first = other.advance(&[Some(1)], &mut cache)?.to_vec::<f32>()?;
+    other.ln_f.weight.set(&(other.ln_f.weight.tensor() * 2.0).detach())?;
+    cache.clear(0);
+    let second = other.advance(&[Some(1)], &mut cache)?.to_vec::<f32>()?;
+    assert!(is_captured(&cache) && first != second);
+    Ok(())
+}
+
+#[test]
+fn looking_for_nan_records_each_step() -> Result<()> {
+    let model = gpt(8, 17);
+    let mut cache = KvCache::new(&model, 1)?;
+    model.advance(&[Some(1)], &mut cache)?;
+    let bad = model.ln_f.weight.tensor().shape().clone();
+    model.ln_f.weight.set(&Tensor::full(bad, f64::NAN, DType::F32))?;
+    let error = check_nan(|| model.advance(&[Some(1)], &mut cache)?.to_vec::<f32>().map_err(Into::into)).unwrap_err();
+    let error: tapeflow_nn::Error = error;
+    assert!(error.to_string().contains("NaN"), "{error}");
     Ok(())
 }

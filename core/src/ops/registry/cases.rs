@@ -7,7 +7,7 @@ mod losses;
 use std::sync::LazyLock;
 
 use super::{Accuracy, Class, Domain, OpCase, Operand, images};
-use crate::{DType, Generator, Tensor, attention, cached_attention, causal_attention, scan};
+use crate::{DType, Generator, HostCell, Tensor, attention, cached_attention, causal_attention, scan};
 
 pub(super) const fn operand(shape: &'static str, class: Class, domain: Domain) -> Operand {
     Operand { shape, class, domain, broadcasts: false, differentiable: true }
@@ -335,6 +335,9 @@ fn joins() -> Vec<OpCase> {
         case("slice_assign_at", [any("46b"), any("13b")], |t| t[0].slice_assign_at(&[2, 3, 0], &t[1])),
         case("slice_assign_rows", [any("3a5"), any("3a2")], |t| t[0].slice_assign_rows(2, &[1, 3, 0], &t[1])),
         case("slice_assign_rows, one", [any("16b"), any("14b")], |t| t[0].slice_assign_rows(1, &[2], &t[1])),
+        case("slice_assign_cells", [any("2a5"), any("2a2")], |t| {
+            t[0].slice_assign_cells(2, &[3.0, 1.0].map(HostCell::new), &t[1])
+        }),
     ]
 }
 
