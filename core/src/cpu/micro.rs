@@ -104,42 +104,119 @@ impl<T> Micro<T> {
     }
 }
 
-/// How many steps of `k` ahead a tile asks for `a`: further ahead, long strides would drive each other out of the
-/// cache.
+/// How many steps of `k` ahead a tile asks for rows of `a` side by side: further ahead, long strides would drive each
+/// other out of the cache.
 const AHEAD_A: isize = 4;
 /// How many a single row of `a` asks for `b`.
 const AHEAD_B: isize = 12;
+/// How many cache lines ahead rows of `a` are asked for along which the terms lie.
+const AHEAD_LINES: usize = 3;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Where row `r` begins, in steps of so many bytes.
+///
+/// Some multiples are hidden from the compiler, and all the others are theirs twice or four times: addresses that an
+/// instruction computes. Of eight multiples of one number it would make a chain of additions, as long as a narrow
+/// tile's multiplications take.
+#[inline(always)]
+fn rows(step: isize) -> impl Fn(usize) -> isize {
+    let [one, three, five, seven] = [step, 3 * step, 5 * step, 7 * step].map(hidden);
+    move |r| match r {
+        0 => 0,
+        1 | 2 | 4 => one * r as isize,
+        3 | 6 => three * (r / 3) as isize,
+        5 => five,
+        7 => seven,
+        _ => step * r as isize,
+    }
+}
+
+/// The same number, of which the compiler knows nothing.
+#[inline(always)]
+fn hidden(mut number: isize) -> isize {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    // SAFETY: no instructions.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(reg) number, options(pure, nomem, nostack, preserves_flags));
+    }
+    number
+}
 
 /// The tile of `R` rows by `W` vectors.
+///
+/// What will be needed is asked for little by little while there is something else to do: a machine waits for few cache
+/// lines at a time.
 ///
 /// # Safety
 /// As for [`TileFn`].
 #[inline(always)]
 pub unsafe fn tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<V::Element>) {
     let Tile { k, mut a, a_step: (a_row, a_col), mut b, b_step, c, pitch, add } = *tile;
+    let row = rows(a_row * size_of::<V::Element>() as isize);
     // SAFETY: our caller promised that the addresses suit; the steps past the last `p` are never read.
     unsafe {
         let mut acc = [[V::zero(); W]; R];
-        // The result is far away when its turn comes.
-        (0..R).for_each(|r| (0..W).for_each(|w| V::prefetch(c.wrapping_add(r * pitch + w * V::LANES))));
-        for _ in 0..k {
-            let mut line = [V::zero(); W];
-            for (w, line) in line.iter_mut().enumerate() {
-                *line = V::load(b.add(w * V::LANES));
-                if R == 1 {
-                    // Nothing but reading `b`, perhaps in strides too long for the hardware to foresee.
-                    V::prefetch(b.wrapping_offset(AHEAD_B * b_step).wrapping_add(w * V::LANES));
+        // No closures: one that is not inlined has no vectors.
+        macro_rules! terms {
+            ($count:expr, $ahead:expr) => {
+                for _ in 0..$count {
+                    let mut line = [V::zero(); W];
+                    for (w, line) in line.iter_mut().enumerate() {
+                        *line = V::load(b.add(w * V::LANES));
+                        if R == 1 {
+                            // Nothing but reading `b`, perhaps in strides too long for the hardware to foresee.
+                            V::prefetch(b.wrapping_offset(AHEAD_B * b_step).wrapping_add(w * V::LANES));
+                        }
+                    }
+                    if $ahead {
+                        V::prefetch(a.wrapping_offset(AHEAD_A * a_col));
+                    }
+                    for (r, acc) in acc.iter_mut().enumerate() {
+                        let x = V::splat(a.byte_offset(row(r)));
+                        for (acc, &line) in acc.iter_mut().zip(&line) {
+                            *acc = acc.multiply_add(x, line);
+                        }
+                    }
+                    a = a.wrapping_offset(a_col);
+                    b = b.wrapping_offset(b_step);
                 }
-            }
-            V::prefetch(a.wrapping_offset(AHEAD_A * a_col));
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let x = V::splat(a.offset(r as isize * a_row));
-                for (acc, &line) in acc.iter_mut().zip(&line) {
-                    *acc = acc.multiply_add(x, line);
+            };
+        }
+        macro_rules! result {
+            ($r:expr) => {
+                for w in 0..W {
+                    V::prefetch(c.wrapping_add($r * pitch + w * V::LANES));
                 }
+            };
+        }
+        let run = LINE / size_of::<V::Element>();
+        let lines = k / run;
+        if R > 1 && a_col == 1 && lines >= R {
+            let next = a.wrapping_offset(R as isize * a_row);
+            for number in 0..lines {
+                // The result is far away when its turn comes.
+                if number < R {
+                    result!(number);
+                }
+                // A line of each of these rows; at their end, of those below.
+                let mut ahead = match number + AHEAD_LINES < lines {
+                    true => a.wrapping_add(AHEAD_LINES * run),
+                    false => next.wrapping_add((number + AHEAD_LINES - lines) * run),
+                };
+                for _ in 0..R {
+                    V::prefetch(ahead);
+                    ahead = ahead.wrapping_offset(a_row);
+                    terms!(run / R, false);
+                }
+                terms!(run % R, false);
             }
-            a = a.wrapping_offset(a_col);
-            b = b.wrapping_offset(b_step);
+            terms!(k % run, false);
+        } else {
+            for r in 0..R {
+                result!(r);
+            }
+            terms!(k, true);
         }
         for (r, acc) in acc.iter().enumerate() {
             for (w, &acc) in acc.iter().enumerate() {

@@ -214,6 +214,35 @@ fn bits_do_not_depend_on_the_cut() {
     }
 }
 
+/// Rows of `a` along which the terms lie have the bits of rows across them: any number of rows in the last tile, terms
+/// that end within a cache line or with one, in one block or two.
+#[test]
+fn rows_along_terms_have_the_bits_of_rows_across_them() {
+    let mut rng = Rng(37);
+    for (isa, dtype) in isas().into_iter().flat_map(|isa| [(isa, DType::F32), (isa, DType::F64)]) {
+        for k in [1, 15, 16, 17, 63, 64, 65, 95, 96, 111, 127, 128, 129, 143, 176, 191, 192, 193, 208] {
+            for m in 9..=17 {
+                let n = 10 * (m - 8);
+                let (whole, mut buffers, expected) = multiplied(&mut rng, (isa, dtype), [m, n, k], [false, k % 2 == 1]);
+                verify(&whole, &buffers);
+                let mut turned = Buffer::new(dtype, 3 + m * k);
+                for at in 0..m * k {
+                    let to = 3 + at % k * m + at / k;
+                    match dtype {
+                        DType::F32 => turned.slice_mut::<f32>()[to] = buffers[0].slice::<f32>()[3 + at],
+                        _ => turned.slice_mut::<f64>()[to] = buffers[0].slice::<f64>()[3 + at],
+                    }
+                }
+                buffers[0] = turned;
+                buffers[2] = Buffer::new(dtype, m * n);
+                let across = Matmul { a: layout(&[], m, k, true, false).0, ..whole.clone() };
+                run(&*compile(Kernel::Matmul(across), isa), &mut buffers, &[]).unwrap();
+                assert_eq!(bits(&buffers[2]), expected, "{whole:?} on {isa}");
+            }
+        }
+    }
+}
+
 /// A product of few rows reads `b` as it passes by: its rows are those of a large one, bit for bit.
 #[test]
 fn few_rows_have_the_bits_of_many() {
