@@ -15,6 +15,8 @@ const COLUMNS: usize = 48;
 const VECTOR: usize = 16;
 /// From so many columns on a block is wide.
 const WIDE: usize = 192;
+/// Rows of `a` that pass by a panel, at most: a block of terms of them stays in the second-level cache.
+pub const HEIGHT: usize = 1024;
 /// Length of a block of terms, at most: a panel of `b` for the widest tiles is 36 KiB, three quarters of a first-level
 /// cache of 48. Part of the arithmetic.
 pub const DEPTH: usize = 192;
@@ -58,8 +60,9 @@ pub fn depth(k: usize) -> usize {
 }
 
 /// The rows and columns of a product's blocks: of all grids with about as many blocks as wanted, the one that reads and
-/// packs the least.
-pub fn grid(m: usize, n: usize, k: usize, side_by_side: bool) -> [Parts; 2] {
+/// packs the least. It matters whether terms lie along rows of `a`, where they are asked for early, and columns of `b`
+/// side by side.
+pub fn grid((m, n, k): (usize, usize, usize), along: bool, side_by_side: bool) -> [Parts; 2] {
     let work = (m + PACKING).saturating_mul(n).saturating_mul(k);
     let least = if work >= SPLIT_WORK { 2 } else { 1 };
     let wanted = work.div_ceil(BLOCK_WORK).clamp(least, BLOCKS);
@@ -71,9 +74,12 @@ pub fn grid(m: usize, n: usize, k: usize, side_by_side: bool) -> [Parts; 2] {
         [rows, Parts::new(n, across, if n < WIDE * across { VECTOR } else { COLUMNS })]
     });
     let price = |[rows, cols]: &[Parts; 2]| {
-        // Every row of blocks packs all of `b`, every column of blocks reads all of `a`. Weights as measured.
+        // Every row of blocks packs all of `b`, once for each `HEIGHT` rows, every column of blocks reads all of `a`.
+        // Weights as measured.
+        let reading = if along { 0.1 } else { 0.3 };
         let packing = if side_by_side { 1.0 } else { 2.0 };
-        let packed = (cols.count * m * k) as f64 * 0.3 + (rows.count * n * k) as f64 * packing;
+        let passes = rows.count * rows.largest().div_ceil(HEIGHT);
+        let packed = (cols.count * m * k) as f64 * reading + (passes * n * k) as f64 * packing;
         let blocks = rows.count * cols.count;
         let missing = wanted.saturating_sub(blocks) as f64 / wanted as f64;
         let uneven = (rows.largest() * cols.largest() * blocks) as f64 / (m * n).max(1) as f64;

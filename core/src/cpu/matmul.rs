@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tapeflow_ir::DType;
 
 use super::CompileError;
-use super::blocks::{PACKING, Parts, SPLIT_WORK, depth, grid, portions};
+use super::blocks::{HEIGHT, PACKING, Parts, SPLIT_WORK, depth, grid, portions};
 use super::half;
 use super::isa::Isa;
 use super::micro::{Element, Micro, Tile};
@@ -29,9 +29,7 @@ const TINY_WORK: usize = 256;
 const TINY_RESULT: usize = 4;
 /// Elements of the largest tile of any instruction set, row by row.
 const EDGE: usize = 8 * 48;
-/// Rows of `a` that pass by a panel, at most: a block of terms of them stays in the second-level cache.
-const HEIGHT: usize = 1024;
-/// The same where `a` lies along several axes, so that its rows are packed.
+/// Rows of `a` that pass by a panel, at most, where `a` lies along several axes, so that its rows are packed.
 const LINES: usize = 256;
 /// An operand `b` of at most so many bytes is not worth packing if its columns lie side by side.
 const SMALL: usize = 16 << 10;
@@ -158,7 +156,10 @@ impl<T: Element> MatmulKernel<T> {
         let passes = passing.filter(|_| tiny.is_none() && a.plain.is_some() && m <= micro.height());
         let blocks = match passes {
             Some(passing) => [Parts::new(m, 1, m.max(1)), portions(n, k * size_of::<T>(), passing.lanes())],
-            None => grid(m, n, k, passing.is_some_and(Passing::has_lines_side_by_side)),
+            None => {
+                let along = a.plain.is_some_and(|(_, term)| term == 1);
+                grid((m, n, k), along, passing.is_some_and(Passing::has_lines_side_by_side))
+            }
         };
         let per = match blocks[0].count * blocks[1].count {
             1 => (SPLIT_WORK / 2 / work.max(m.saturating_mul(n)).max(1)).clamp(1, items.max(1)),
