@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::conv::{lanes, phase, pixels, shifted, tile as sums};
+use super::conv::{lanes, paired, phase, pixels, shifted, tile as sums};
 use super::isa::Isa;
 use super::pack::Columns;
 use super::thin::{Thin, ThinFn};
@@ -14,7 +14,7 @@ use super::tiny::Plain;
 use super::vector::{Primitive, select};
 use super::windows::Panel;
 pub use portable::Portable;
-pub use register::Vector;
+pub use register::{Subtract, Vector};
 
 /// A tile of the result: `c[r, j] = Σ a[r, p] · b[p, j]`, or `+=`.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,10 @@ pub struct Conv<T: 'static> {
     pub leave: unsafe fn(&lanes::Leave<'_, T>),
     /// Puts the places of two phases together.
     pub weave: unsafe fn(&phase::Weave<T>),
+    /// Lays out an image as minimal filtering sees it.
+    pub pair: unsafe fn(&paired::Pair<'_, T>),
+    /// Puts its sums together.
+    pub join: unsafe fn(&paired::Join<T>),
 }
 
 impl<T> fmt::Debug for Micro<T> {
@@ -329,6 +333,18 @@ macro_rules! micro {
                 unsafe { crate::cpu::conv::phase::weave::<$vector>(weave) }
             }
 
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn pair(pair: &crate::cpu::conv::paired::Pair<'_, $element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::paired::pair::<$vector>(pair) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn join(join: &crate::cpu::conv::paired::Join<$element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::paired::join::<$vector>(join) }
+            }
+
             pub static MICRO: Micro<$element> = Micro {
                 lanes: <$vector>::LANES,
                 tiles: table!(tile $rows $($w)*),
@@ -345,6 +361,8 @@ macro_rules! micro {
                     enter,
                     leave,
                     weave,
+                    pair,
+                    join,
                 },
             };
         }
@@ -368,6 +386,12 @@ pub trait Element: Copy + Default + fmt::Debug + Send + Sync + 'static {
 
 /// A dtype whose elements are computed with one by one.
 pub trait Number: Element {
+    /// A half.
+    const HALF: Self;
+    /// `self − other`.
+    fn minus(self, other: Self) -> Self;
+    /// `self · other`.
+    fn times(self, other: Self) -> Self;
     /// `self + a · b`.
     fn multiply_add(self, a: Self, b: Self) -> Self;
     /// `self + a · b`, rounded once.
@@ -405,6 +429,18 @@ macro_rules! element {
         }
 
         impl Number for $t {
+            const HALF: $t = 0.5;
+
+            #[inline(always)]
+            fn minus(self, other: $t) -> $t {
+                self - other
+            }
+
+            #[inline(always)]
+            fn times(self, other: $t) -> $t {
+                self * other
+            }
+
             #[inline(always)]
             fn multiply_add(self, a: $t, b: $t) -> $t {
                 self + a * b

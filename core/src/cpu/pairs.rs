@@ -75,7 +75,7 @@ impl Body for Interleave {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::micro::{Tile, Vector, micro, table, thins};
+    use super::super::micro::{Subtract, Tile, Vector, micro, table, thins};
     use super::super::pack::{self, Columns};
     use super::super::thin::Thin;
     use super::super::windows::Panel;
@@ -137,6 +137,14 @@ mod x86 {
         unsafe fn transpose(dst: *mut Pair, pitch: usize, src: *const Pair, column: impl Fn(usize) -> isize) {
             // SAFETY: as our caller promised; bits are moved, whatever they mean.
             unsafe { pack::transpose_16(dst.cast(), pitch, src.cast(), column) }
+        }
+    }
+
+    impl Subtract for Pairs {
+        #[inline(always)]
+        unsafe fn minus(self, other: Self) -> Self {
+            // SAFETY: the machine has the instruction, as our caller promised.
+            Pairs(unsafe { _mm512_sub_ps(self.0, other.0) })
         }
     }
 

@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 
 use smallvec::SmallVec;
+use tapeflow_ir::DType;
 
 use super::cut::{Cut, Cuts};
 use super::framed;
@@ -19,6 +20,7 @@ use super::pad::Pad;
 use super::{Op, Primitive};
 use crate::compile::fuse::Lower;
 use crate::compile::world::{Id, Ids, Vjp, World};
+use crate::device::Kind;
 use crate::error::Problem;
 use crate::program::kernel::{Dims, Kernel, Layout, Matmul, Strides};
 use crate::reference::{Array, Windows};
@@ -45,6 +47,8 @@ pub(crate) struct Convolve {
     pub steps: SmallVec<[Step; 3]>,
     /// Whether tap t lies where tap K − 1 − t would.
     pub reversed: bool,
+    /// Whether a stride has set elements of the image among zeros.
+    pub spread: bool,
 }
 
 /// What is computed.
@@ -58,11 +62,19 @@ pub(crate) enum Part {
 
 impl Convolve {
     pub fn places(steps: &[Step], reversed: bool) -> Convolve {
-        Convolve { part: Part::Places, steps: SmallVec::from_slice(steps), reversed }
+        Convolve { part: Part::Places, steps: SmallVec::from_slice(steps), reversed, spread: false }
     }
 
     fn with(&self, part: Part) -> Convolve {
         Convolve { part, ..self.clone() }
+    }
+
+    /// Whether minimal filtering may compute neighbouring places of the last axis together, with sums in another order.
+    /// That follows from what the convolution is, not from where its image lies, so that bits do not depend on that.
+    pub fn is_minimal(&self, taps: &[usize], ty: &TensorType) -> bool {
+        let is_dense = self.steps.iter().all(|step| step.stride == 1) && !self.spread;
+        let is_run = self.steps.last().is_some_and(|step| step.dilation == 1);
+        is_dense && is_run && taps.last() == Some(&3) && ty.dtype == DType::F32 && ty.device.0 == Kind::Cpu
     }
 
     /// The derivative by the image, of this shape.
@@ -127,7 +139,8 @@ impl Spread {
     /// The convolution; its kernel has inputs and outputs exchanged.
     pub fn convolve(&self, reversed: bool) -> Convolve {
         let steps: Vec<Step> = self.steps.iter().map(|step| Step { stride: 1, ..*step }).collect();
-        Convolve::places(&steps, !reversed)
+        let spread = self.steps.iter().any(|step| step.stride > 1);
+        Convolve { spread, ..Convolve::places(&steps, !reversed) }
     }
 }
 

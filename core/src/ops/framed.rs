@@ -52,7 +52,12 @@ pub(super) fn absorbed(convolve: &Convolve, world: &World, node: Id) -> Option<(
     if !is_for_host(convolve, &world.ty[node.index()], shapes, true) {
         return None;
     }
-    let frames = pad.frames(world, image, LEAD)?.into_iter().map(|frame| (frame.before, frame.step)).collect();
+    let frames: SmallVec<[(usize, usize); 3]> =
+        pad.frames(world, image, LEAD)?.into_iter().map(|frame| (frame.before, frame.step)).collect();
+    let (ty, kernel) = (&world.ty[node.index()], if convolve.part == Part::Places { shapes[1] } else { shapes[0] });
+    if convolve.is_minimal(&kernel[LEAD..], ty) && frames.iter().any(|&(_, step)| step > 1) {
+        return None;
+    }
     let inputs = Ids::from_slice(&[world.inputs[image.index()][0], other]);
     let framed = Parts { convolve: convolve.clone(), pad: pad.clone(), framed, frames };
     Some((Framed(Box::new(framed)).into(), inputs))
@@ -114,6 +119,7 @@ pub(super) fn lower(convolve: &Convolve, framed: Option<&Framed>, cx: &mut Lower
         outputs: kernel[1],
         axes,
         reversed: convolve.reversed,
+        is_minimal: convolve.is_minimal(&kernel[LEAD..], &ty),
         image: of_two(image_layout),
         other: of_two(other_layout),
     };

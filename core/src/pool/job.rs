@@ -21,6 +21,11 @@ pub trait Job: Sync {
     fn dependents(&self, step: usize) -> &[u32];
     /// How many steps this one waits for.
     fn dependencies(&self, step: usize) -> u32;
+    /// Begins a step.
+    ///
+    /// # Safety
+    /// Called once per run and step, after all steps that this one waits for have finished and before its chunks.
+    unsafe fn prepare(&self, step: usize);
     /// Runs one chunk. `scratch` has `scratch_bytes` bytes, 64-byte aligned, of unspecified content.
     ///
     /// # Errors
@@ -50,8 +55,10 @@ pub fn run_inline<J: Job + ?Sized>(job: &J) -> Result<(), RunError> {
     scratch::with(job.scratch_bytes(), |scratch| {
         catching(|| {
             for step in 0..job.steps() {
+                // SAFETY: steps are numbered topologically, so everything this one waits for has finished.
+                unsafe { job.prepare(step) };
                 for chunk in 0..job.chunks(step) {
-                    // SAFETY: steps are numbered topologically, so everything this one waits for has finished.
+                    // SAFETY: as above.
                     unsafe { job.run_chunk(step, chunk, scratch)? };
                 }
                 // SAFETY: all chunks have run, and dependents have higher numbers.

@@ -39,7 +39,16 @@ impl Participant<'_> {
         if let Some(rest) = self.frame.state.after(first) {
             self.offer(Task::Steps { first: rest });
         }
-        match self.frame.job.chunks(first as usize) {
+        let Frame { job, state } = self.frame;
+        if !state.is_skipped(position(first, 0)) {
+            let result = catching(|| {
+                // SAFETY: the step is ready, and its chunks are ours alone until they are offered.
+                unsafe { job.prepare(first as usize) };
+                Ok(())
+            });
+            result.unwrap_or_else(|error| state.fail(position(first, 0), error));
+        }
+        match job.chunks(first as usize) {
             0 => self.complete(first),
             chunks => Some(Task::Chunks { step: first, start: 0, end: chunks as u32 }),
         }

@@ -16,7 +16,8 @@ struct Graph {
     chunks: Vec<usize>,
     dependents: Vec<Vec<u32>>,
     dependencies: Vec<Vec<usize>>,
-    /// How often each chunk ran.
+    /// How often each was prepared, each chunk ran, each was finished.
+    prepared: Vec<AtomicU32>,
     ran: Vec<Vec<AtomicU32>>,
     finished: Vec<AtomicU32>,
     work: Box<Chunk>,
@@ -28,6 +29,7 @@ impl Graph {
             chunks: chunks.to_vec(),
             dependents: vec![vec![]; chunks.len()],
             dependencies: vec![vec![]; chunks.len()],
+            prepared: chunks.iter().map(|_| AtomicU32::new(0)).collect(),
             ran: chunks.iter().map(|&chunks| (0..chunks).map(|_| AtomicU32::new(0)).collect()).collect(),
             finished: chunks.iter().map(|_| AtomicU32::new(0)).collect(),
             work,
@@ -55,12 +57,15 @@ impl Graph {
 
     /// Asserts that all ran exactly once, and forgets it.
     fn check(&mut self) {
-        let mut all = self.ran.iter_mut().flatten().chain(&mut self.finished);
-        assert!(all.all(|count| std::mem::take(count.get_mut()) == 1));
+        assert!(self.counts().all(|count| std::mem::take(count.get_mut()) == 1));
     }
 
     fn forget(&mut self) {
-        self.ran.iter_mut().flatten().chain(&mut self.finished).for_each(|count| *count.get_mut() = 0);
+        self.counts().for_each(|count| *count.get_mut() = 0);
+    }
+
+    fn counts(&mut self) -> impl Iterator<Item = &mut AtomicU32> {
+        self.ran.iter_mut().flatten().chain(&mut self.prepared).chain(&mut self.finished)
     }
 }
 
@@ -77,11 +82,20 @@ impl Job for Graph {
     fn dependencies(&self, step: usize) -> u32 {
         self.dependencies[step].len() as u32
     }
-    unsafe fn run_chunk(&self, step: usize, chunk: usize, scratch: &mut [u8]) -> Result<(), RunError> {
+    unsafe fn prepare(&self, step: usize) {
         // Relaxed on purpose: the pool must make what was counted before visible.
+        for &before in &self.dependencies[step] {
+            assert_eq!(self.finished[before].load(Ordering::Relaxed), 1, "step {step} was prepared before {before}");
+        }
+        assert!(self.ran[step].iter().all(|ran| ran.load(Ordering::Relaxed) == 0));
+        self.prepared[step].fetch_add(1, Ordering::Relaxed);
+    }
+    unsafe fn run_chunk(&self, step: usize, chunk: usize, scratch: &mut [u8]) -> Result<(), RunError> {
+        // Relaxed on purpose, as above.
         for &before in &self.dependencies[step] {
             assert_eq!(self.finished[before].load(Ordering::Relaxed), 1, "step {step} ran before {before}");
         }
+        assert_eq!(self.prepared[step].load(Ordering::Relaxed), 1);
         assert_eq!(self.finished[step].load(Ordering::Relaxed), 0);
         assert_eq!((scratch.len(), scratch.as_ptr() as usize % 64), (self.scratch_bytes(), 0));
         scratch.fill(chunk as u8);

@@ -105,7 +105,7 @@ impl Drop for WatchedRun {
 pub(crate) struct Timed<'j, J> {
     job: &'j J,
     watched: &'j WatchedRun,
-    /// When each step's first chunk began.
+    /// When each step began.
     first: Vec<AtomicU64>,
 }
 
@@ -124,6 +124,15 @@ impl<J: Job> Job for Timed<'_, J> {
     }
     fn scratch_bytes(&self) -> usize {
         self.job.scratch_bytes()
+    }
+
+    unsafe fn prepare(&self, step: usize) {
+        let WatchedRun { store, bound, .. } = self.watched;
+        let start = store.now();
+        // SAFETY: as our caller promised.
+        unsafe { self.job.prepare(step) }
+        self.first[step].fetch_min(start, Relaxed); // as in `run_chunk`
+        bound.taken[step].busy.fetch_add(store.now() - start, Relaxed); // as there
     }
 
     unsafe fn run_chunk(&self, step: usize, chunk: usize, scratch: &mut [u8]) -> Result<(), RunError> {

@@ -25,6 +25,8 @@ pub struct Convolution {
     pub axes: [Sliding; 2],
     /// Whether tap t lies where tap K − 1 − t would.
     pub reversed: bool,
+    /// Whether neighbouring places may be computed together by minimal filtering, whose sums run in another order.
+    pub is_minimal: bool,
     /// Of the image as it is stored, over (items, groups, channels, its axes).
     pub image: Layout,
     /// Of the kernel over (groups, outputs, channels, taps), or of the places over (items, groups, outputs, places).
@@ -34,7 +36,8 @@ pub struct Convolution {
 /// Which derivative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConvolutionPart {
-    /// By the places, over (items, groups, outputs, places); each sum runs over channels, then taps, in order.
+    /// By the places, over (items, groups, outputs, places); each sum runs over channels, then taps, in order, if it is
+    /// not minimal.
     Places,
     /// By the kernel, over (groups, outputs, channels, taps).
     Kernel,

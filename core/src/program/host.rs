@@ -167,6 +167,13 @@ impl Job for Run<'_> {
     fn dependencies(&self, step: usize) -> u32 {
         self.program.steps[step].dependencies
     }
+    unsafe fn prepare(&self, step: usize) {
+        let s = &self.program.steps[step];
+        if s.executable.has_prepare() {
+            // SAFETY: the pool keeps the order of steps, which keeps writers alone.
+            unsafe { s.executable.prepare(&self.args(s)) }
+        }
+    }
     unsafe fn run_chunk(&self, step: usize, chunk: usize, scratch: &mut [u8]) -> Result<(), RunError> {
         let s = &self.program.steps[step];
         // SAFETY: the pool keeps the order of steps, which keeps writers alone.

@@ -309,6 +309,15 @@ pub trait Executable: Send + Sync + fmt::Debug {
     }
     /// An estimate in nanoseconds of all chunks on one thread; the scheduler runs cheap programs inline.
     fn cost(&self) -> u64;
+    /// Whether `prepare` has anything to do.
+    fn has_prepare(&self) -> bool {
+        false
+    }
+    /// Runs once, before all chunks.
+    ///
+    /// # Safety
+    /// As for `run_chunk`, for all that chunks share.
+    unsafe fn prepare(&self, _args: &Args<'_>) {}
     /// Runs one chunk.
     ///
     /// # Safety

@@ -194,6 +194,7 @@ impl<T: Element> ByChannels<T> {
                     unsafe {
                         let (k, a) = (DEPTH.min(count - p), places.offset(o as isize * row));
                         let next = (0..2).find_map(|i| Some((ahead[i].next(pieces[i])?, pieces[i].div_ceil(k))));
+                        let c = sums.add(o * pitch + v * lanes);
                         conv.strips[vectors - 1][rows - 1](&Strip {
                             k,
                             a,
@@ -201,9 +202,10 @@ impl<T: Element> ByChannels<T> {
                             a_at: self.rows[p..].as_ptr(),
                             b,
                             b_at: self.terms[p..].as_ptr(),
-                            c: sums.add(o * pitch + v * lanes),
+                            c,
                             pitch,
                             add: !is_first || p > 0,
+                            result: (c.cast_const(), pitch),
                             next: next.unwrap_or((a, 0)),
                         });
                     }

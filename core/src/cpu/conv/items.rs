@@ -201,6 +201,7 @@ impl<T: Element> ByItems<T> {
                     // SAFETY: as our caller promised.
                     unsafe {
                         let a = kernel.offset(o as isize * row);
+                        let c = sums.add((o * self.places + first + j) * lanes);
                         conv.strips[vectors - 1][rows - 1](&Strip {
                             k,
                             a,
@@ -208,9 +209,10 @@ impl<T: Element> ByItems<T> {
                             a_at: part.weights.as_ptr(),
                             b,
                             b_at: part.terms.as_ptr(),
-                            c: sums.add((o * self.places + first + j) * lanes),
+                            c,
                             pitch: self.places * lanes,
                             add: false,
+                            result: (c.cast_const(), self.places * lanes),
                             next: next.unwrap_or((a, 0)),
                         });
                     }

@@ -7,11 +7,13 @@ mod channels;
 mod items;
 pub mod lanes;
 mod lines;
+pub mod paired;
 pub mod phase;
 pub mod pixels;
 mod places;
 pub mod shifted;
 pub mod tile;
+mod winograd;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use items::ByItems;
 use lines::ByLines;
 use places::Places;
 use shifted::{Fill, Shifted};
+use winograd::Winograd;
 
 /// Bytes of the copy of an image in scratch, about, at most: part of a second-level cache.
 const SCRATCH: usize = 384 << 10;
@@ -54,6 +57,7 @@ pub fn compile(convolution: &Convolution, isa: Isa) -> Result<Arc<dyn Executable
 fn of<T: Number>(convolution: &Convolution, isa: Isa) -> Arc<dyn Executable> {
     let lanes = T::micro(isa).lanes;
     match convolution.part {
+        ConvolutionPart::Places if winograd::suits(convolution, isa) => Arc::new(Winograd::<T>::new(convolution, isa)),
         ConvolutionPart::Places => {
             let by_places = Places::<T>::new(convolution, isa);
             match ByItems::<T>::new(convolution, isa) {

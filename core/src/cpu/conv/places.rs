@@ -166,6 +166,7 @@ impl<T: Element> Places<T> {
                         c,
                         pitch,
                         add: false,
+                        result: (c.cast_const(), pitch),
                         next: next.unwrap_or((a, 0)),
                     };
                     let sums = conv.strips[vectors - 1][rows - 1];

@@ -26,6 +26,8 @@ pub struct Strip<T> {
     pub pitch: usize,
     /// Whether sums are added to what is there.
     pub add: bool,
+    /// What is asked for as the result's rows: a row of as many vectors, and from row to row.
+    pub result: (*const T, usize),
     /// What will be read after this tile, asked for into the second-level cache: where it begins, and how many elements
     /// are asked for per term.
     pub next: (*const T, usize),
@@ -58,11 +60,11 @@ fn hidden<T>(mut address: *const T) -> *const T {
 /// As for [`StripFn`].
 #[inline(always)]
 pub unsafe fn strip<V: Vector, const R: usize, const W: usize>(strip: &Strip<V::Element>) {
-    let &Strip { k, a, a_row, a_at, b, b_at, c, pitch, add, next: (mut next, step) } = strip;
+    let &Strip { k, a, a_row, a_at, b, b_at, c, pitch, add, result, next: (mut next, step) } = strip;
     // SAFETY: as our caller promised.
     unsafe {
         let mut acc = [[V::zero(); W]; R];
-        let (mut p, mut result) = (0, c.cast_const());
+        let (mut p, (mut result, apart)) = (0, result);
         macro_rules! terms {
             ($count:expr) => {
                 for _ in 0..$count {
@@ -94,7 +96,7 @@ pub unsafe fn strip<V: Vector, const R: usize, const W: usize>(strip: &Strip<V::
         let rows = if part > 0 { R } else { 0 };
         for _ in 0..rows {
             (0..W).for_each(|w| V::prefetch(result.wrapping_add(w * V::LANES)));
-            result = result.wrapping_add(pitch);
+            result = result.wrapping_add(apart);
             terms!(part);
         }
         terms!(k - p);

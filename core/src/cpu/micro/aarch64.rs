@@ -4,8 +4,8 @@ use super::*;
 use std::arch::aarch64::*;
 
 macro_rules! vector {
-    ($v:ty, $t:ty, $lanes:literal, $set:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident,
-        $pairs:ident $(, $transpose:ident)?) => {
+    ($v:ty, $t:ty, $lanes:literal, $set:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $sub:ident,
+        $fma:ident, $pairs:ident $(, $transpose:ident)?) => {
         impl Vector for $v {
             type Element = $t;
             const LANES: usize = $lanes;
@@ -65,6 +65,14 @@ macro_rules! vector {
                 unsafe { $transpose(dst, pitch, src, column) }
             })?
         }
+
+        impl Subtract for $v {
+            #[inline(always)]
+            unsafe fn minus(self, other: Self) -> Self {
+                // SAFETY: every AArch64 that this is compiled for has the instruction.
+                unsafe { $sub(self, other) }
+            }
+        }
     };
 }
 vector!(
@@ -76,11 +84,24 @@ vector!(
     vld1q_dup_f32,
     vst1q_f32,
     vaddq_f32,
+    vsubq_f32,
     vfmaq_f32,
     vld2q_f32,
     transpose_4
 );
-vector!(float64x2_t, f64, 2, vdupq_n_f64, vld1q_f64, vld1q_dup_f64, vst1q_f64, vaddq_f64, vfmaq_f64, vld2q_f64);
+vector!(
+    float64x2_t,
+    f64,
+    2,
+    vdupq_n_f64,
+    vld1q_f64,
+    vld1q_dup_f64,
+    vst1q_f64,
+    vaddq_f64,
+    vsubq_f64,
+    vfmaq_f64,
+    vld2q_f64
+);
 
 /// [`Vector::transpose`] of 4 by 4.
 ///

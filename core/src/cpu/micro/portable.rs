@@ -1,6 +1,6 @@
 //! The vector of machines without an instruction set of their own here: the compiler's. Owns nothing but that.
 
-use super::{Number, Vector};
+use super::{Number, Subtract, Vector};
 
 /// What the compiler turns into a vector of its target.
 #[derive(Clone, Copy)]
@@ -42,6 +42,16 @@ impl<T: Number, const L: usize> Vector for Portable<T, L> {
             let (a, b) = (a.0[l], b.0[l]);
             self.0[l] =
                 if cfg!(target_arch = "aarch64") { self.0[l].fused(a, b) } else { self.0[l].multiply_add(a, b) };
+        }
+        self
+    }
+}
+
+impl<T: Number, const L: usize> Subtract for Portable<T, L> {
+    #[inline(always)]
+    unsafe fn minus(mut self, other: Self) -> Self {
+        for l in 0..L {
+            self.0[l] = self.0[l].minus(other.0[l]);
         }
         self
     }

@@ -97,6 +97,20 @@ pub trait Vector: Copy {
         }
     }
 
+    /// Per number t below 4 the lanes whose bits are set in the t-th mask, `src[2 l + t]` in lane l; the others are
+    /// zero.
+    ///
+    /// # Safety
+    /// These elements can be read.
+    #[inline(always)]
+    unsafe fn quads(src: *const Self::Element, lanes: [u32; 4]) -> [Self; 4] {
+        // A bit in front of each.
+        let mask = |by: u32| u32::MAX / ((1 << by) + 1);
+        let spread = |bits: u32| [8, 4, 2, 1].into_iter().fold(bits, |x, by| (x | x << by) & mask(by));
+        // SAFETY: as our caller promised.
+        std::array::from_fn(|t| unsafe { Self::evens_some(src.wrapping_add(t), spread(lanes[t])) })
+    }
+
     /// Elements of two vectors alternately, first that of the first; one half of them goes to each of the two places.
     ///
     /// # Safety
@@ -106,6 +120,24 @@ pub trait Vector: Copy {
         for i in 0..2 * Self::LANES {
             // SAFETY: as our caller promised.
             unsafe { *dst[i / Self::LANES].add(i % Self::LANES) = *src[i % 2].add(i / 2) }
+        }
+    }
+
+    /// Its elements and those of `other` alternately.
+    ///
+    /// # Safety
+    /// As for `zero`.
+    #[inline(always)]
+    unsafe fn woven(self, other: Self) -> [Self; 2] {
+        let mut lanes = [Self::Element::default(); 64];
+        let at = lanes.as_mut_ptr();
+        // SAFETY: as our caller promised; no vector is longer than 16.
+        unsafe {
+            self.store(at);
+            other.store(at.add(16));
+            let dst = at.add(32);
+            Self::weave([dst, dst.add(Self::LANES)], [at.cast_const(), at.add(16).cast_const()]);
+            [Self::load(dst), Self::load(dst.add(Self::LANES))]
         }
     }
 
@@ -142,4 +174,11 @@ pub trait Vector: Copy {
             square
         }
     }
+}
+
+/// A vector whose differences are wanted too.
+pub trait Subtract: Vector {
+    /// # Safety
+    /// As for [`Vector::zero`].
+    unsafe fn minus(self, other: Self) -> Self;
 }

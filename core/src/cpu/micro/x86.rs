@@ -5,9 +5,9 @@ use crate::cpu::pack;
 use std::arch::x86_64::*;
 
 macro_rules! vector {
-    ($v:ty, $t:ty, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident
-        $(, $transpose:ident, $some:ident, $store_some:ident, $evens_some:ident, $weave:ident
-            $(, $turned:ident)?)?) => {
+    ($v:ty, $t:ty, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $sub:ident,
+        $fma:ident $(, $transpose:ident, $some:ident, $store_some:ident, $evens_some:ident, $woven:ident
+            $(, $turned:ident, $quads:ident)?)?) => {
         impl Vector for $v {
             type Element = $t;
             const LANES: usize = $lanes;
@@ -61,6 +61,11 @@ macro_rules! vector {
             unsafe fn turned(src: *const $t, column: impl Fn(usize) -> isize) -> [Self; 16] {
                 // SAFETY: as our caller promised.
                 unsafe { pack::$turned(src, column) }
+            }
+            #[inline(always)]
+            unsafe fn quads(src: *const $t, lanes: [u32; 4]) -> [Self; 4] {
+                // SAFETY: as our caller promised.
+                unsafe { $quads(src, lanes) }
             })?
             const HAS_MASKS: bool = true;
             #[inline(always)]
@@ -81,8 +86,25 @@ macro_rules! vector {
             #[inline(always)]
             unsafe fn weave(dst: [*mut $t; 2], src: [*const $t; 2]) {
                 // SAFETY: as our caller promised.
-                unsafe { $weave(dst, src) }
+                unsafe {
+                    let [first, second] = Self::load(src[0]).woven(Self::load(src[1]));
+                    first.store(dst[0]);
+                    second.store(dst[1]);
+                }
+            }
+            #[inline(always)]
+            unsafe fn woven(self, other: Self) -> [Self; 2] {
+                // SAFETY: the machine has the instructions, as our caller promised.
+                unsafe { $woven(self, other) }
             })?
+        }
+
+        impl Subtract for $v {
+            #[inline(always)]
+            unsafe fn minus(self, other: Self) -> Self {
+                // SAFETY: the machine has the instruction, as our caller promised.
+                unsafe { $sub(self, other) }
+            }
         }
     };
 }
@@ -95,13 +117,15 @@ vector!(
     _mm512_set1_ps,
     _mm512_storeu_ps,
     _mm512_add_ps,
+    _mm512_sub_ps,
     _mm512_fmadd_ps,
     transpose_16,
     some_16,
     store_some_16,
     evens_some_16,
-    weave_16,
-    turned_16
+    woven_16,
+    turned_16,
+    quads_16
 );
 vector!(
     __m512d,
@@ -112,6 +136,7 @@ vector!(
     _mm512_set1_pd,
     _mm512_storeu_pd,
     _mm512_add_pd,
+    _mm512_sub_pd,
     _mm512_fmadd_pd
 );
 vector!(
@@ -123,12 +148,13 @@ vector!(
     _mm256_set1_ps,
     _mm256_storeu_ps,
     _mm256_add_ps,
+    _mm256_sub_ps,
     _mm256_fmadd_ps,
     transpose_8,
     some_8,
     store_some_8,
     evens_some_8,
-    weave_8
+    woven_8
 );
 vector!(
     __m256d,
@@ -139,6 +165,7 @@ vector!(
     _mm256_set1_pd,
     _mm256_storeu_pd,
     _mm256_add_pd,
+    _mm256_sub_pd,
     _mm256_fmadd_pd
 );
 
@@ -213,28 +240,49 @@ unsafe fn evens_some_8(src: *const f32, elements: u32) -> __m256 {
     }
 }
 
-/// [`Vector::weave`] of 16.
+/// [`Vector::quads`] of 16: each element is read once.
 #[inline(always)]
-unsafe fn weave_16(dst: [*mut f32; 2], [a, b]: [*const f32; 2]) {
+unsafe fn quads_16(src: *const f32, lanes: [u32; 4]) -> [__m512; 4] {
+    // SAFETY: what is left out is not read.
+    unsafe {
+        let [a, b, c, d] = lanes.map(u64::from);
+        let (even, odd) = (_pdep_u64(a | c << 1, 0x5555_5555_5555_5555), _pdep_u64(b | d << 1, 0xAAAA_AAAA_AAAA_AAAA));
+        let bits = even | odd;
+        let [low, middle, high] = [0, 16, 32].map(|at| some_16(src.wrapping_add(at), (bits >> at) as u32 & 0xFFFF));
+        let evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        let odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
+        let (even, odd) = (_mm512_permutex2var_ps(low, evens, middle), _mm512_permutex2var_ps(low, odds, middle));
+        // A lane further, and one of what follows.
+        let next = _mm512_setr_epi32(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
+        let last = _mm512_mask_set1_epi32(next, 1 << 15, 17);
+        let [a, b, c, d] = lanes.map(|lanes| lanes as u16);
+        [
+            _mm512_maskz_mov_ps(a, even),
+            _mm512_maskz_mov_ps(b, odd),
+            _mm512_maskz_permutex2var_ps(c, even, next, high),
+            _mm512_maskz_permutex2var_ps(d, odd, last, high),
+        ]
+    }
+}
+
+/// [`Vector::woven`] of 16.
+#[inline(always)]
+unsafe fn woven_16(a: __m512, b: __m512) -> [__m512; 2] {
     // SAFETY: as our caller promised.
     unsafe {
         let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
         let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-        let (a, b) = (_mm512_loadu_ps(a), _mm512_loadu_ps(b));
-        _mm512_storeu_ps(dst[0], _mm512_permutex2var_ps(a, low, b));
-        _mm512_storeu_ps(dst[1], _mm512_permutex2var_ps(a, high, b));
+        [_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)]
     }
 }
 
-/// [`Vector::weave`] of 8.
+/// [`Vector::woven`] of 8.
 #[inline(always)]
-unsafe fn weave_8(dst: [*mut f32; 2], [a, b]: [*const f32; 2]) {
+unsafe fn woven_8(a: __m256, b: __m256) -> [__m256; 2] {
     // SAFETY: as our caller promised.
     unsafe {
-        let (a, b) = (_mm256_loadu_ps(a), _mm256_loadu_ps(b));
         let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-        _mm256_storeu_ps(dst[0], _mm256_permute2f128_ps::<0x20>(low, high));
-        _mm256_storeu_ps(dst[1], _mm256_permute2f128_ps::<0x31>(low, high));
+        [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
     }
 }
 

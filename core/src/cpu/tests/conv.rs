@@ -126,6 +126,14 @@ const CASES: &[([usize; 4], [Axis; 2])] = &[
     ([2, 1, 3, 17], [(9, 3, 3, 3, 5, 1, 1), (5, 2, 2, 2, 4, 1, 1)]),
     ([2, 1, 7, 1], [(24, 1, 1, 1, 3, 1, 1), (24, 1, 1, 1, 3, 1, 1)]),
     ([2, 1, 5, 2], [(11, 2, 1, 2, 5, 1, 1), (47, 2, 1, 2, 5, 1, 1)]),
+    // Rows of three taps: by pairs of places, an odd number of them, lines of whole vectors and not, cropped, of
+    // several groups, a row of taps alone, or rows apart.
+    ([2, 1, 16, 16], [(32, 1, 1, 1, 3, 1, 1), (32, 1, 1, 1, 3, 1, 1)]),
+    ([2, 1, 32, 20], [(7, 1, 1, 1, 3, 1, 1), (11, 1, 1, 1, 3, 1, 1)]),
+    ([2, 2, 9, 8], [(12, 2, 1, 2, 3, 1, 1), (33, 0, 1, 1, 3, 1, 1)]),
+    ([2, 1, 24, 9], [(1, 0, 1, 0, 1, 1, 1), (90, 1, 1, 1, 3, 1, 1)]),
+    ([2, 1, 13, 17], [(9, 2, 1, 2, 3, 1, 2), (18, -1, 1, 2, 3, 1, 1)]),
+    ([1, 1, 70, 33], [(16, 1, 1, 1, 3, 1, 1), (14, 1, 1, 1, 3, 1, 1)]),
     // Many small images: whole vectors of them, and some lanes of nothing; several groups; strides, spreads, crops.
     ([32, 1, 3, 20], [(5, 0, 1, 0, 3, 1, 1), (5, 0, 1, 0, 3, 1, 1)]),
     ([13, 1, 20, 9], [(4, 1, 1, 1, 3, 1, 1), (4, 1, 1, 1, 3, 1, 1)]),
@@ -146,6 +154,8 @@ fn convolutions_against_loops() {
         {
             let axes = axes.map(axis);
             let [down, across] = axes;
+            let is_minimal =
+                axes.iter().all(|a| a.stride == 1 && a.spread == 1) && across.taps == 3 && across.dilation == 1;
             let (order, gap) = match (case + usize::from(reversed)) % 3 {
                 0 => (IN_ORDER, 0),
                 1 => (IN_ORDER, 1),
@@ -159,8 +169,19 @@ fn convolutions_against_loops() {
             let (other, other_len) = layout(of_other, if gap == 0 { order } else { [1, 0, 2, 4, 3] }, gap);
             for dtype in [DType::F32, DType::F64] {
                 let (image, other) = (image.clone(), other.clone());
-                let convolution =
-                    Convolution { dtype, part, items, groups, channels, outputs, axes, reversed, image, other };
+                let convolution = Convolution {
+                    dtype,
+                    part,
+                    items,
+                    groups,
+                    channels,
+                    outputs,
+                    axes,
+                    reversed,
+                    is_minimal,
+                    image,
+                    other,
+                };
                 let results: usize = of_result.iter().product();
                 let mut buffers = [
                     Buffer::random(&mut rng, dtype, other_len, false),
@@ -213,6 +234,7 @@ fn places_do_not_depend_on_the_number_of_images() {
                         outputs,
                         axes,
                         reversed,
+                        is_minimal: false,
                         image: layout,
                         other,
                     };
@@ -246,8 +268,9 @@ fn neighbours_are_not_seen() {
             let of_image = of(image_len, &image, [items, groups, channels, 6, 7]);
             let of_other = of(other_len, &other, of_other);
             let dtype = DType::F32;
+            let (reversed, is_minimal) = (false, true);
             let convolution =
-                Convolution { dtype, part, items, groups, channels, outputs, axes, reversed: false, image, other };
+                Convolution { dtype, part, items, groups, channels, outputs, axes, reversed, is_minimal, image, other };
             let results = if part == ConvolutionPart::Places { places } else { kernel }.iter().product();
             for isa in isas() {
                 let mut buffers = [of_other.clone(), of_image.clone(), Buffer::new(DType::F32, results)];

@@ -14,6 +14,7 @@ mod pools;
 mod random_groups;
 mod runs;
 mod windows;
+mod winograd;
 
 use std::sync::Arc;
 
@@ -165,6 +166,10 @@ pub fn run_at(kernel: &dyn Executable, operands: &[*mut u8], scalars: &[u64]) ->
     let mut rng = Rng(order.len() as u64 + 1);
     for i in (1..order.len()).rev() {
         order.swap(i, rng.below(i + 1));
+    }
+    if kernel.has_prepare() {
+        // SAFETY: the buffers are those that the kernel was compiled for.
+        unsafe { kernel.prepare(&args) };
     }
     let mut scratch = block(kernel.scratch_bytes());
     let bytes = kernel.scratch_bytes();
