@@ -83,6 +83,10 @@ pub struct Conv<T: 'static> {
     pub pair: unsafe fn(&paired::Pair<'_, T>),
     /// Puts its sums together.
     pub join: unsafe fn(&paired::Join<T>),
+    /// Makes what pairs of places see of pixels.
+    pub differences: unsafe fn(&paired::Differences<T>),
+    /// Makes the sums and differences of pairs of places.
+    pub halves: unsafe fn(&paired::Halves<T>),
 }
 
 impl<T> fmt::Debug for Micro<T> {
@@ -345,6 +349,18 @@ macro_rules! micro {
                 unsafe { crate::cpu::conv::paired::join::<$vector>(join) }
             }
 
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn differences(differences: &crate::cpu::conv::paired::Differences<$element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::paired::differences::<$vector>(differences) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn halves(halves: &crate::cpu::conv::paired::Halves<$element>) {
+                // SAFETY: as our caller promised.
+                unsafe { crate::cpu::conv::paired::halves::<$vector>(halves) }
+            }
+
             pub static MICRO: Micro<$element> = Micro {
                 lanes: <$vector>::LANES,
                 tiles: table!(tile $rows $($w)*),
@@ -363,6 +379,8 @@ macro_rules! micro {
                     weave,
                     pair,
                     join,
+                    differences,
+                    halves,
                 },
             };
         }

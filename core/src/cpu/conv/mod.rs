@@ -8,6 +8,7 @@ mod items;
 pub mod lanes;
 mod lines;
 pub mod paired;
+mod pairs;
 pub mod phase;
 pub mod pixels;
 mod places;
@@ -27,6 +28,7 @@ use crate::program::kernel::{Args, Convolution, ConvolutionPart, Executable, Lay
 use channels::ByChannels;
 use items::ByItems;
 use lines::ByLines;
+use pairs::ByPairs;
 use places::Places;
 use shifted::{Fill, Shifted};
 use winograd::Winograd;
@@ -65,6 +67,7 @@ fn of<T: Number>(convolution: &Convolution, isa: Isa) -> Arc<dyn Executable> {
                 _ => Arc::new(by_places),
             }
         }
+        ConvolutionPart::Kernel if pairs::suits(convolution, isa) => Arc::new(ByPairs::<T>::new(convolution, isa)),
         ConvolutionPart::Kernel if channels::suits(convolution, lanes) => {
             Arc::new(ByChannels::<T>::new(convolution, isa))
         }

@@ -227,3 +227,90 @@ unsafe fn odd<V: Vector>(dst: *mut V::Element, places: [V; 2], (first, pairs): (
         }
     }
 }
+
+/// A band of pixels whose differences and sums are wanted, for each pair of neighbouring places.
+#[derive(Clone, Copy, Debug)]
+pub struct Differences<T> {
+    /// The band's first pixel, and from row to row.
+    pub src: *const T,
+    pub pitch: usize,
+    pub channels: usize,
+    pub rows: usize,
+    /// Pairs of a row.
+    pub pairs: usize,
+    /// Where they go: a vector of channels per pair, side by side; from one component of a vector of channels to the
+    /// next, vectors of channels within components.
+    pub dst: *mut T,
+    pub plane: usize,
+}
+
+/// Makes them.
+///
+/// # Safety
+/// Four pixels of each pair can be read and a vector behind the last, all vectors written; they do not overlap, and the
+/// machine has the vector's instructions.
+#[inline(always)]
+pub unsafe fn differences<V: Subtract>(differences: &Differences<V::Element>) {
+    let &Differences { src, pitch, channels, rows, pairs, dst, plane } = differences;
+    let vectors = channels.div_ceil(V::LANES);
+    for y in 0..rows {
+        for vector in 0..vectors {
+            // SAFETY: as our caller promised.
+            unsafe {
+                let mut src = src.add(y * pitch + vector * V::LANES);
+                let mut dst = dst.add(vector * plane + y * pairs * V::LANES);
+                let (mut a, mut b) = (V::load(src), V::load(src.add(channels)));
+                for _ in 0..pairs {
+                    src = src.add(2 * channels);
+                    let (c, d) = (V::load(src), V::load(src.add(channels)));
+                    a.minus(c).store(dst);
+                    b.plus(c).store(dst.add(vectors * plane));
+                    c.minus(b).store(dst.add(2 * vectors * plane));
+                    b.minus(d).store(dst.add(3 * vectors * plane));
+                    (a, b, dst) = (c, d, dst.add(V::LANES));
+                }
+            }
+        }
+    }
+}
+
+/// Rows of places whose sums and differences are wanted, pair by pair.
+#[derive(Clone, Copy, Debug)]
+pub struct Halves<T> {
+    /// The first row's first pair, whose pairs lie side by side, and from row to row.
+    pub src: [*const T; 2],
+    pub src_pitch: isize,
+    pub rows: usize,
+    pub pairs: usize,
+    /// Where sums and differences go, and from row to row.
+    pub dst: [*mut T; 2],
+    pub dst_pitch: usize,
+}
+
+/// Makes them.
+///
+/// # Safety
+/// The places can be read, sums and differences written; they do not overlap, and the machine has the vector's
+/// instructions.
+#[inline(always)]
+pub unsafe fn halves<V: Subtract>(halves: &Halves<V::Element>) {
+    let &Halves { src, src_pitch, rows, pairs, dst, dst_pitch } = halves;
+    for r in 0..rows {
+        for i in (0..pairs).step_by(V::LANES) {
+            let left = (pairs - i).min(V::LANES);
+            let mask = ((1u64 << (2 * left)) - 1) as u32 & 0x5555_5555;
+            // SAFETY: as our caller promised.
+            unsafe {
+                let [a, b] = src.map(|src| V::evens_some(src.wrapping_offset(r as isize * src_pitch).add(2 * i), mask));
+                let [sums, differences] = dst.map(|dst| dst.add(r * dst_pitch + i));
+                if left == V::LANES {
+                    a.plus(b).store(sums);
+                    a.minus(b).store(differences);
+                } else {
+                    a.plus(b).store_some(sums, left);
+                    a.minus(b).store_some(differences, left);
+                }
+            }
+        }
+    }
+}

@@ -126,6 +126,50 @@ fn bits_depend_on_shapes_alone() {
     }
 }
 
+/// A kernel's gradient neither depends on where operands lie nor on what lies between them.
+#[test]
+fn gradients_of_kernels_depend_on_what_is_seen_alone() {
+    let mut rng = Rng(84);
+    for [items, groups, channels, outputs, rows, columns] in
+        [[1, 1, 16, 9, 32, 32], [9, 1, 16, 16, 8, 8], [2, 2, 14, 8, 11, 12], [1, 1, 70, 33, 16, 14]]
+    {
+        let extents = [items, groups, channels, outputs, rows, columns];
+        let shapes = [[items, groups, outputs, rows, columns], [items, groups, channels, rows, columns]];
+        let values = shapes.map(|shape| random(&mut rng, shape.iter().product()));
+        // The outermost axis first, and room between the elements of the innermost.
+        let layouts = [(IN_ORDER, 1), (IN_ORDER, 3), ([0, 3, 4, 1, 2], 1), ([1, 4, 0, 2, 3], 1)];
+        for isa in isas() {
+            let found = layouts.map(|(order, gap)| {
+                let placed = [0, 1].map(|i| {
+                    let mut layout = strides(shapes[i], order);
+                    layout.strides.iter_mut().for_each(|stride| *stride *= gap);
+                    let mut placed = vec![f32::NAN; values[i].len() * gap as usize];
+                    for (mut element, value) in values[i].iter().enumerate() {
+                        let mut at = 0;
+                        for (&extent, &stride) in shapes[i].iter().zip(&layout.strides).rev() {
+                            at += (element % extent) * stride as usize;
+                            element /= extent;
+                        }
+                        placed[at] = *value;
+                    }
+                    (layout, Buffer::of(DType::F32, &placed))
+                });
+                let [other, image] = [0, 1].map(|i| placed[i].0.clone());
+                let part = ConvolutionPart::Kernel;
+                let convolution = Convolution { part, other, image, ..convolution(extents, [IN_ORDER; 2]) };
+                let count = groups * outputs * channels * 9;
+                let [places, image] = placed.map(|(_, buffer)| buffer);
+                let mut buffers = [places, image, Buffer::new(DType::F32, count)];
+                run(&*compile(Kernel::Convolution(convolution), isa), &mut buffers, &[]).unwrap();
+                bits(&buffers[2].slice::<f32>()[..count])
+            });
+            let is_same = found.iter().all(|bits| *bits == found[0]);
+            assert!(is_same, "{extents:?} on {isa}");
+            assert!(found[0].iter().all(|&bits| f32::from_bits(bits).is_finite()), "{extents:?} on {isa}");
+        }
+    }
+}
+
 /// Sums of whole numbers are exact, since a half of each is; others are as near as those of plain sums, or nearly.
 #[test]
 fn sums_are_exact_or_near() {
