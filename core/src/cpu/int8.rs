@@ -37,10 +37,10 @@ impl fmt::Debug for Int8Kernel {
 }
 
 impl Int8Kernel {
-    /// Of these extents.
-    pub fn new(&LinearInt8 { m, n, k }: &LinearInt8, isa: Isa) -> Int8Kernel {
+    /// Of these extents; whether codes that are read once are worth no place in farther caches.
+    pub fn new(&LinearInt8 { m, n, k }: &LinearInt8, isa: Isa, passes: bool) -> Int8Kernel {
         let rows = (CHUNK_BYTES / k.max(1)).next_multiple_of(ACROSS).clamp(ACROSS, 512);
-        Int8Kernel { m, n, k, rows, run: of_part(isa) }
+        Int8Kernel { m, n, k, rows, run: of_part(isa, passes && m == 1) }
     }
 }
 
@@ -107,14 +107,18 @@ impl<const L: usize> Codes for Portable<f32, L> {
     }
 }
 
-/// The loops for an instruction set.
-fn of_part(isa: Isa) -> unsafe fn(&Part) {
-    match isa.vectors() {
+/// The loops for an instruction set, and whether codes pass.
+fn of_part(isa: Isa, passes: bool) -> unsafe fn(&Part) {
+    match (isa.vectors(), passes) {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => x86::avx512,
+        (Isa::Avx512, true) => x86::avx512::<true>,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => x86::avx2,
-        _ => all::<Portable<f32, 4>, 4, 1>,
+        (Isa::Avx512, false) => x86::avx512::<false>,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, true) => x86::avx2::<true>,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, false) => x86::avx2::<false>,
+        _ => all::<Portable<f32, 4>, 4, 1, false>,
     }
 }
 
@@ -146,33 +150,34 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2")]
-    pub unsafe fn avx512(part: &Part) {
+    pub unsafe fn avx512<const PASSES: bool>(part: &Part) {
         // SAFETY: as our caller promised.
-        unsafe { all::<__m512, 1, 4>(part) }
+        unsafe { all::<__m512, 1, 4, PASSES>(part) }
     }
 
     #[target_feature(enable = "avx2,fma,bmi2")]
-    pub unsafe fn avx2(part: &Part) {
+    pub unsafe fn avx2<const PASSES: bool>(part: &Part) {
         // SAFETY: as our caller promised.
-        unsafe { all::<__m256, 2, 1>(part) }
+        unsafe { all::<__m256, 2, 1, PASSES>(part) }
     }
 }
 
-/// A chunk, `R` rows of `a` at a time; `G` vectors are the lanes of a sum.
+/// A chunk, `R` rows of `a` at a time; `G` vectors are the lanes of a sum. Where codes pass, they are asked for as what
+/// takes no place in farther caches.
 ///
 /// # Safety
 /// The addresses suit the part, and the machine has the instruction set.
 #[inline(always)]
-unsafe fn all<V: Codes, const G: usize, const R: usize>(part: &Part) {
+unsafe fn all<V: Codes, const G: usize, const R: usize, const PASSES: bool>(part: &Part) {
     let mut i = 0;
     // SAFETY: as our caller promised.
     unsafe {
         while i + R <= part.m {
-            across::<V, G, R>(part, i);
+            across::<V, G, R, PASSES>(part, i);
             i += R;
         }
         while i < part.m {
-            across::<V, G, 1>(part, i);
+            across::<V, G, 1, PASSES>(part, i);
             i += 1;
         }
     }
@@ -183,16 +188,16 @@ unsafe fn all<V: Codes, const G: usize, const R: usize>(part: &Part) {
 /// # Safety
 /// As for [`all`].
 #[inline(always)]
-unsafe fn across<V: Codes, const G: usize, const R: usize>(part: &Part, i: usize) {
+unsafe fn across<V: Codes, const G: usize, const R: usize, const PASSES: bool>(part: &Part, i: usize) {
     let mut j = 0;
     // SAFETY: as our caller promised.
     unsafe {
         while j + ACROSS <= part.rows {
-            tile::<V, G, R, ACROSS>(part, i, j);
+            tile::<V, G, R, ACROSS, PASSES>(part, i, j);
             j += ACROSS;
         }
         while j < part.rows {
-            tile::<V, G, R, 1>(part, i, j);
+            tile::<V, G, R, 1, PASSES>(part, i, j);
             j += 1;
         }
     }
@@ -203,7 +208,11 @@ unsafe fn across<V: Codes, const G: usize, const R: usize>(part: &Part, i: usize
 /// # Safety
 /// As for [`all`].
 #[inline(always)]
-unsafe fn tile<V: Codes, const G: usize, const R: usize, const W: usize>(part: &Part, i: usize, j: usize) {
+unsafe fn tile<V: Codes, const G: usize, const R: usize, const W: usize, const PASSES: bool>(
+    part: &Part,
+    i: usize,
+    j: usize,
+) {
     let k = part.k;
     let whole = k / LANES * LANES;
     // SAFETY: as our caller promised; what is only asked for may lie anywhere. The last block is copied as far as it
@@ -214,7 +223,10 @@ unsafe fn tile<V: Codes, const G: usize, const R: usize, const W: usize>(part: &
         for p in (0..whole).step_by(LANES) {
             if p % LINE == 0 {
                 // The same place of the next rows.
-                (0..W).for_each(|w| V::prefetch(codes.wrapping_add((W + w) * k + p).cast()));
+                for w in 0..W {
+                    let next = codes.wrapping_add((W + w) * k + p).cast();
+                    if PASSES { V::prefetch_passing(next) } else { V::prefetch(next) }
+                }
             }
             block::<V, G, R, W>(&mut sums, (a.add(p), k), (codes.add(p), k));
         }
