@@ -15,7 +15,7 @@ use crate::ops::scan::as_scan;
 use crate::profile::{Phase, Recorder, span};
 use crate::program::Program;
 use crate::tape::site::Site;
-use crate::tape::{self, Locked, NodeId};
+use crate::tape::{self, Inputs, Locked, NodeId};
 use crate::tensor::Tensor;
 
 /// What is copied of the tape for one request.
@@ -153,7 +153,7 @@ fn walk(tape: &mut Locked, roots: &[NodeId], donated: &[Option<NodeId>]) -> Opti
                     return None;
                 }
                 tape.set_mark(node, OPEN);
-                let inputs = tape.inputs[node.index()].clone();
+                let inputs = Inputs::from_slice(&tape.inputs[node.index()]);
                 stack.extend(inputs.iter().rev().filter(|i| tape.marked(**i).is_none()));
             }
             Some(OPEN) => {

@@ -15,7 +15,7 @@ pub(crate) struct Cut {
 }
 
 /// One per axis.
-pub(crate) type Cuts = SmallVec<[Cut; 6]>;
+pub(crate) type Cuts = SmallVec<[Cut; 2]>;
 
 /// Where a slice starts.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -31,7 +31,7 @@ pub(crate) enum Start {
 pub(crate) struct Given {
     pub start: usize,
     /// The cell that says where it is when a captured step runs again, and how far at most.
-    pub cell: Option<(HostCell, usize)>,
+    pub cell: Option<Box<(HostCell, usize)>>,
 }
 
 impl Cut {
@@ -97,8 +97,10 @@ pub(crate) fn starts_given<'c>(cuts: impl Iterator<Item = &'c Cut>) -> Arguments
 /// Where they come from when a captured program runs again.
 pub(crate) fn origins_of<'c>(cuts: impl Iterator<Item = &'c Cut>) -> SmallVec<[Origin; 2]> {
     let given = cuts.filter_map(|cut| match &cut.start {
-        Start::Host(Host::Value(Given { cell: Some((cell, most)), .. })) => Some(Origin::Start(cell.clone(), *most)),
-        Start::Host(Host::Value(Given { cell: None, .. })) => Some(Origin::Fixed),
+        Start::Host(Host::Value(given)) => Some(match given.cell.as_deref() {
+            Some((cell, most)) => Origin::Start(cell.clone(), *most),
+            None => Origin::Fixed,
+        }),
         _ => None,
     });
     given.collect()

@@ -267,7 +267,7 @@ impl Tensor {
             let most = extent - value.shape()[axis];
             for ((region, cell), &start) in regions.iter_mut().zip(starts).zip(&places) {
                 if region[axis].fixed_start().is_none() {
-                    region[axis] = Cut::from_host(Given { start, cell: Some((cell.clone(), most)) });
+                    region[axis] = Cut::from_host(Given { start, cell: Some(Box::new((cell.clone(), most))) });
                 }
             }
             Ok(regions)

@@ -10,8 +10,15 @@ use crate::error::Problem;
 use crate::program::kernel::Dims;
 
 /// The extents of a tensor, outermost first. `()` is a scalar.
-#[derive(Clone, PartialEq, Eq, Hash, Default)]
+#[derive(PartialEq, Eq, Hash, Default)]
 pub struct Shape(pub(crate) Dims);
+
+impl Clone for Shape {
+    fn clone(&self) -> Shape {
+        // All extents at once: a list's own clone takes them one by one, and every recording makes several.
+        Shape(Dims::from_slice(&self.0))
+    }
+}
 
 impl Shape {
     /// How many elements: the product of the extents, 1 for a scalar. Of a shape that no tensor can have it saturates.

@@ -136,11 +136,14 @@ fn quantized() -> Vec<OpCase> {
 
 /// Weights in panels.
 fn packed() -> Vec<OpCase> {
+    fn outputs(weight: &Tensor) -> usize {
+        weight.shape().first().copied().unwrap_or(1)
+    }
     vec![
         case("prepack", [float("kB").fixed()], |t| t[0].prepack()),
-        case("unpack", [float("kB").fixed()], |t| t[0].prepack().unpack(t[0].shape()[0])),
+        case("unpack", [float("kB").fixed()], |t| t[0].prepack().unpack(outputs(&t[0]))),
         sums("linear_packed", [float("aB"), float("kB").fixed()], |t| {
-            t[0].linear_packed(&t[1].prepack(), t[1].shape()[0])
+            t[0].linear_packed(&t[1].prepack(), outputs(&t[1]))
         }),
     ]
 }
