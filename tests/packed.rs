@@ -1,12 +1,15 @@
 //! Weights in panels: their values, what reads them, what is refused, and a model that generates with them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tapeflow::prelude::*;
 use tapeflow::{Result, capture, commit, memory_report, reset_memory_peak};
 
-/// Memory is the process's: what counts it and what takes much of it run one after the other.
-static SERIAL: Mutex<()> = Mutex::new(());
+/// Memory is the process's: one test of them counts it, so all run one after the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static SERIAL: Mutex<()> = Mutex::new(());
+    SERIAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn drawn(seed: u64, shape: [usize; 2]) -> Tensor {
     Generator::new(seed).randn(shape)
@@ -19,6 +22,7 @@ fn bits(x: &Tensor) -> Result<Vec<u64>> {
 
 #[test]
 fn products_have_the_bits_of_those_with_rows() -> Result<()> {
+    let _alone = alone();
     for dtype in [DType::F32, DType::BF16, DType::F16, DType::F64] {
         for (n, k) in [(1, 1), (16, 16), (17, 2), (40, 5), (300, 48), (33, 193), (64, 400), (700, 31)] {
             let weight = drawn(1, [n, k]).cast(dtype);
@@ -38,6 +42,7 @@ fn products_have_the_bits_of_those_with_rows() -> Result<()> {
 
 #[test]
 fn rows_may_lie_anyhow() -> Result<()> {
+    let _alone = alone();
     let (weight, x) = (drawn(1, [50, 24]), Generator::new(2).randn([3, 5, 2, 24]));
     let panels = weight.prepack();
     Tensor::realize_all(&[&panels, &x])?;
@@ -53,6 +58,7 @@ fn rows_may_lie_anyhow() -> Result<()> {
 
 #[test]
 fn a_packed_parameter_has_its_values_and_is_not_trained() -> Result<()> {
+    let _alone = alone();
     let weight = Parameter::new(drawn(1, [7, 33]))?;
     let before = bits(&weight.tensor())?;
     weight.prepack()?;
@@ -73,7 +79,7 @@ fn a_packed_parameter_has_its_values_and_is_not_trained() -> Result<()> {
 
 #[test]
 fn layers_read_panels_as_they_are() -> Result<()> {
-    let _alone = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let (layer, table) = (Linear::new(300, 405)?, Embedding::new(405, 300)?);
     let x = drawn(2, [3, 300]);
     let index = Tensor::from_vec(vec![5i64, 404, 0, -1, -405, 17], [2, 3]);
@@ -93,6 +99,7 @@ fn layers_read_panels_as_they_are() -> Result<()> {
 
 #[test]
 fn gradients_flow_to_rows_and_to_panels() -> Result<()> {
+    let _alone = alone();
     let x = Parameter::new(drawn(4, [2, 6]))?;
     for dtype in [DType::F32, DType::BF16] {
         let panels = Parameter::new(drawn(3, [19, 6]).cast(dtype).prepack())?;
@@ -115,6 +122,7 @@ fn gradients_flow_to_rows_and_to_panels() -> Result<()> {
 
 #[test]
 fn what_cannot_be_is_said() -> Result<()> {
+    let _alone = alone();
     let said = |r: tapeflow::Result<()>| r.unwrap_err().to_string();
     let bias = Parameter::new(Tensor::zeros([3], DType::F32))?;
     assert!(said(bias.prepack().map_err(Into::into)).contains("(3,)"));
@@ -142,6 +150,7 @@ fn what_cannot_be_is_said() -> Result<()> {
 
 #[test]
 fn a_captured_step_reads_panels() -> Result<()> {
+    let _alone = alone();
     let weight = Parameter::new(Tensor::ones([1, 2], DType::F32))?;
     weight.prepack()?;
     let (x, total) = (Tensor::ones([1, 2], DType::F32), Parameter::new(Tensor::zeros([1, 1], DType::F32))?);
@@ -164,7 +173,7 @@ fn a_captured_step_reads_panels() -> Result<()> {
 
 #[test]
 fn a_packed_model_says_the_same() -> Result<()> {
-    let _alone = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let config = GptConfig { block_size: 32, ..GptConfig::preset("tiny", 65).unwrap() };
     for dtype in [DType::F32, DType::BF16] {
         let model = Gpt::new(&config, &Generator::new(1))?;
