@@ -37,10 +37,10 @@ impl fmt::Debug for Int8Kernel {
 }
 
 impl Int8Kernel {
-    /// Of these extents; whether codes that are read once are worth no place in farther caches.
-    pub fn new(&LinearInt8 { m, n, k }: &LinearInt8, isa: Isa, passes: bool) -> Int8Kernel {
+    /// Of these extents.
+    pub fn new(&LinearInt8 { m, n, k }: &LinearInt8, isa: Isa) -> Int8Kernel {
         let rows = (CHUNK_BYTES / k.max(1)).next_multiple_of(ACROSS).clamp(ACROSS, 512);
-        Int8Kernel { m, n, k, rows, run: of_part(isa, passes && m == 1) }
+        Int8Kernel { m, n, k, rows, run: of_part(isa) }
     }
 }
 
@@ -107,18 +107,14 @@ impl<const L: usize> Codes for Portable<f32, L> {
     }
 }
 
-/// The loops for an instruction set, and whether codes pass.
-fn of_part(isa: Isa, passes: bool) -> unsafe fn(&Part) {
-    match (isa.vectors(), passes) {
+/// The loops for an instruction set.
+fn of_part(isa: Isa) -> unsafe fn(&Part) {
+    match isa.vectors() {
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, true) => x86::avx512::<true>,
+        Isa::Avx512 => x86::avx512,
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, false) => x86::avx512::<false>,
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, true) => x86::avx2::<true>,
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, false) => x86::avx2::<false>,
-        _ => all::<Portable<f32, 4>, 4, 1, false>,
+        Isa::Avx2 => x86::avx2,
+        _ => all::<Portable<f32, 4>, 4, 1>,
     }
 }
 
@@ -150,34 +146,33 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2")]
-    pub unsafe fn avx512<const PASSES: bool>(part: &Part) {
+    pub unsafe fn avx512(part: &Part) {
         // SAFETY: as our caller promised.
-        unsafe { all::<__m512, 1, 4, PASSES>(part) }
+        unsafe { all::<__m512, 1, 4>(part) }
     }
 
     #[target_feature(enable = "avx2,fma,bmi2")]
-    pub unsafe fn avx2<const PASSES: bool>(part: &Part) {
+    pub unsafe fn avx2(part: &Part) {
         // SAFETY: as our caller promised.
-        unsafe { all::<__m256, 2, 1, PASSES>(part) }
+        unsafe { all::<__m256, 2, 1>(part) }
     }
 }
 
-/// A chunk, `R` rows of `a` at a time; `G` vectors are the lanes of a sum. Where codes pass, they are asked for as what
-/// takes no place in farther caches.
+/// A chunk, `R` rows of `a` at a time; `G` vectors are the lanes of a sum.
 ///
 /// # Safety
 /// The addresses suit the part, and the machine has the instruction set.
 #[inline(always)]
-unsafe fn all<V: Codes, const G: usize, const R: usize, const PASSES: bool>(part: &Part) {
+unsafe fn all<V: Codes, const G: usize, const R: usize>(part: &Part) {
     let mut i = 0;
     // SAFETY: as our caller promised.
     unsafe {
         while i + R <= part.m {
-            across::<V, G, R, PASSES>(part, i);
+            across::<V, G, R>(part, i);
             i += R;
         }
         while i < part.m {
-            across::<V, G, 1, PASSES>(part, i);
+            across::<V, G, 1>(part, i);
             i += 1;
         }
     }
@@ -188,16 +183,16 @@ unsafe fn all<V: Codes, const G: usize, const R: usize, const PASSES: bool>(part
 /// # Safety
 /// As for [`all`].
 #[inline(always)]
-unsafe fn across<V: Codes, const G: usize, const R: usize, const PASSES: bool>(part: &Part, i: usize) {
+unsafe fn across<V: Codes, const G: usize, const R: usize>(part: &Part, i: usize) {
     let mut j = 0;
     // SAFETY: as our caller promised.
     unsafe {
         while j + ACROSS <= part.rows {
-            tile::<V, G, R, ACROSS, PASSES>(part, i, j);
+            tile::<V, G, R, ACROSS>(part, i, j);
             j += ACROSS;
         }
         while j < part.rows {
-            tile::<V, G, R, 1, PASSES>(part, i, j);
+            tile::<V, G, R, 1>(part, i, j);
             j += 1;
         }
     }
@@ -208,11 +203,7 @@ unsafe fn across<V: Codes, const G: usize, const R: usize, const PASSES: bool>(p
 /// # Safety
 /// As for [`all`].
 #[inline(always)]
-unsafe fn tile<V: Codes, const G: usize, const R: usize, const W: usize, const PASSES: bool>(
-    part: &Part,
-    i: usize,
-    j: usize,
-) {
+unsafe fn tile<V: Codes, const G: usize, const R: usize, const W: usize>(part: &Part, i: usize, j: usize) {
     let k = part.k;
     let whole = k / LANES * LANES;
     // SAFETY: as our caller promised; what is only asked for may lie anywhere. The last block is copied as far as it
@@ -223,10 +214,7 @@ unsafe fn tile<V: Codes, const G: usize, const R: usize, const W: usize, const P
         for p in (0..whole).step_by(LANES) {
             if p % LINE == 0 {
                 // The same place of the next rows.
-                for w in 0..W {
-                    let next = codes.wrapping_add((W + w) * k + p).cast();
-                    if PASSES { V::prefetch_passing(next) } else { V::prefetch(next) }
-                }
+                (0..W).for_each(|w| V::prefetch(codes.wrapping_add((W + w) * k + p).cast()));
             }
             block::<V, G, R, W>(&mut sums, (a.add(p), k), (codes.add(p), k));
         }

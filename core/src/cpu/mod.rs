@@ -77,15 +77,11 @@ pub fn reads_panels(dtype: DType, inputs: usize) -> bool {
     }
 }
 
-/// Bytes of inputs from which on a program finds none of them in a cache when it runs again: a third-level one's share.
-pub const PASSING: usize = 32 << 20;
-
-/// Compiles a kernel for this machine; `passes` says that what it reads once of a program's inputs is not worth a place
-/// in farther caches, where it would only drive out what is.
+/// Compiles a kernel for this machine.
 ///
 /// # Errors
 /// If this machine lacks the instruction set, or the description is not one that the compiler may give.
-pub fn compile(kernel: &Kernel, isa: Isa, passes: bool) -> Result<Arc<dyn Executable>, CompileError> {
+pub fn compile(kernel: &Kernel, isa: Isa) -> Result<Arc<dyn Executable>, CompileError> {
     if !isa.is_available() {
         return Err(IsaError::Unavailable(isa).into());
     }
@@ -96,7 +92,7 @@ pub fn compile(kernel: &Kernel, isa: Isa, passes: bool) -> Result<Arc<dyn Execut
         },
         Kernel::Groups(groups) => Arc::new(groups::compile(groups, isa)?),
         Kernel::Matmul(matmul) => matmul::compile(matmul, isa)?,
-        Kernel::LinearInt8(linear) => Arc::new(int8::Int8Kernel::new(linear, isa, passes)),
+        Kernel::LinearInt8(linear) => Arc::new(int8::Int8Kernel::new(linear, isa)),
         Kernel::Convolution(convolution) => conv::compile(convolution, isa)?,
         Kernel::Attention(of) => Arc::new(attention::Forward::new(of, isa)?),
         Kernel::AttentionVjp(of) => Arc::new(attention::Backward::new(of, isa)?),

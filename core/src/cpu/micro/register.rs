@@ -29,9 +29,6 @@ pub trait Vector: Copy {
     /// The same, into the second-level cache only.
     #[inline(always)]
     fn prefetch_far(_at: *const Self::Element) {}
-    /// The same, of what is read once: it takes no place in farther caches.
-    #[inline(always)]
-    fn prefetch_passing(_at: *const Self::Element) {}
     /// `self + a · b`, fused where the instruction set does so.
     ///
     /// # Safety

@@ -43,11 +43,6 @@ macro_rules! vector {
                 unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
             }
             #[inline(always)]
-            fn prefetch_passing(at: *const $t) {
-                // SAFETY: as for `prefetch`.
-                unsafe { _mm_prefetch::<_MM_HINT_NTA>(at.cast()) }
-            }
-            #[inline(always)]
             unsafe fn plus(self, other: Self) -> Self {
                 // SAFETY: the machine has the instruction, as our caller promised.
                 unsafe { $add(self, other) }

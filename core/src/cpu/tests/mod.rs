@@ -192,7 +192,7 @@ pub fn run_at(kernel: &dyn Executable, operands: &[*mut u8], scalars: &[u64]) ->
 }
 
 pub fn compile(kernel: Kernel, isa: Isa) -> Arc<dyn Executable> {
-    super::compile(&kernel, isa, false).unwrap_or_else(|error| panic!("{error}: {kernel:?}"))
+    super::compile(&kernel, isa).unwrap_or_else(|error| panic!("{error}: {kernel:?}"))
 }
 
 fn place(layout: &Layout, space: &[usize], mut linear: usize) -> usize {
