@@ -16,6 +16,7 @@ use super::kernel::map;
 use super::matmul::Matmul;
 use crate::compile::fuse::Lower;
 use crate::compile::world::Vjp;
+use crate::device::Kind;
 use crate::error::{Error, Problem};
 use crate::precision::Precision;
 use crate::program::kernel::{self, Dims, Kernel, Layout, PANEL, Strides};
@@ -182,7 +183,7 @@ impl Tensor {
     }
 
     /// The product `x wᵀ` with a weight of `outputs` rows that was packed; see [`Tensor::prepack`]. As
-    /// [`Tensor::matmul`], to the bit.
+    /// [`Tensor::matmul`], to the bit. On a GPU it is the product with what [`Tensor::unpack`] makes.
     ///
     /// # Shapes
     /// `x: (…, K)`, panels of a weight `(N, K)` → `(…, N)`, where `N` is `outputs`
@@ -206,6 +207,9 @@ impl Tensor {
         if let Some(problem) = problem {
             let error = Error::new("linear_packed", problem, Site::here());
             return Tensor::mistake_in(&[&x, &panels], error, x.ty().clone());
+        }
+        if matches!(x.device().0, Kind::Driven(_)) {
+            return x.matmul(&panels.unpack(outputs).t());
         }
         let mut shape: Shape = x.shape().clone();
         if let Some(last) = shape.0.last_mut() {

@@ -244,7 +244,8 @@ impl Tensor {
     /// let (cache, place) = (Slot::new(Tensor::zeros([1, 3], DType::F32))?, HostCell::new(0.0));
     /// let x = Tensor::from_vec(vec![5.0f32], [1, 1]);
     /// let mut step = capture(&[&x], |x| {
-    ///     commit(&[(&cache, cache.tensor().slice_assign_cells(1, &[place.clone()], &x[0]))])?;
+    ///     let new = cache.tensor().slice_assign_cells(1, &[place.clone()], &x[0]);
+    ///     commit(&[(&cache, new)])?;
     ///     Ok::<_, tapeflow_core::Error>(vec![])
     /// })?;
     /// place.set(2.0);

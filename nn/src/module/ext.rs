@@ -280,8 +280,7 @@ pub trait ModuleExt: Module {
     /// [`Error::NoMatch`] if the pattern matches none; what [`Parameter::prepack`] refuses.
     /// # Example
     /// ```
-    /// use tapeflow::prelude::*;
-    ///
+    /// use tapeflow_nn::{Forward, Linear, ModuleExt, Tensor};
     /// let layer = Linear::new(3, 2)?;
     /// let x = Tensor::from_vec(vec![1.0f32, -2.0, 3.0], [1, 3]);
     /// let before = layer.forward(&x).to_vec::<f32>()?;
