@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use counting::{ALLOCATIONS, LIVE, PEAK, alone};
 use tapeflow::models::{Gpt, GptConfig};
 use tapeflow::prelude::*;
-use tapeflow::{ModuleExt, Result, capture, memory_report, reset_memory_peak, set_threads};
+use tapeflow::{HostCell, ModuleExt, Result, Slot, capture, commit, memory_report, reset_memory_peak, set_threads};
 
 #[derive(Module)]
 #[module(forward = |x| out(dropout(hidden(x).tanh())))]
@@ -196,5 +196,26 @@ fn the_planned_peak_is_the_real_one_at_baby() -> Result<()> {
         by_allocator as f64 <= 1.1 * (planned + idle) as f64,
         "planned {planned}, asked of the system {by_allocator}"
     );
+    Ok(())
+}
+
+#[test]
+fn places_outside_are_refused_even_where_only_one_fits() -> Result<()> {
+    let _alone = alone();
+    let (cache, place) = (Slot::new(Tensor::zeros([1, 2], DType::F32))?, HostCell::new(0.0));
+    let x = Tensor::from_vec(vec![5.0f32, 6.0], [1, 2]);
+    let mut step = capture(&[&x], |x| {
+        let new = cache.tensor().slice_assign_cells(1, std::slice::from_ref(&place), &x[0]);
+        commit(&[(&cache, new)])?;
+        Ok::<_, tapeflow::Error>(vec![])
+    })?;
+    for bad in [1.0, -1.0, 0.5, f64::NAN] {
+        place.set(bad);
+        let said = step.run(&[&x]).unwrap_err().to_string();
+        assert!(said.contains("from 0 to 0"), "{said}");
+    }
+    place.set(0.0);
+    step.run(&[&x])?;
+    assert_eq!(cache.tensor().to_vec::<f32>()?, [5.0, 6.0]);
     Ok(())
 }

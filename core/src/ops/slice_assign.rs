@@ -252,7 +252,8 @@ impl Tensor {
     /// step.run(&[&Tensor::from_vec(vec![7.0f32], [1, 1])])?;
     /// assert_eq!(cache.tensor().to_vec::<f32>()?, [5.0, 0.0, 7.0]);
     /// place.set(3.0);
-    /// assert!(step.run(&[&x]).is_err());
+    /// assert!(step.run(&[&x]).is_err()); // and the cache is as it was
+    /// assert_eq!(cache.tensor().to_vec::<f32>()?, [5.0, 0.0, 7.0]);
     /// # Ok::<(), tapeflow_core::Error>(())
     /// ```
     #[track_caller]
@@ -267,9 +268,7 @@ impl Tensor {
             let mut regions = self.regions_of_rows(axis as isize, &places, value)?;
             let most = extent - value.shape()[axis];
             for ((region, cell), &start) in regions.iter_mut().zip(starts).zip(&places) {
-                if region[axis].fixed_start().is_none() {
-                    region[axis] = Cut::from_host(Given { start, cell: Some(Box::new((cell.clone(), most))) });
-                }
+                region[axis] = Cut::from_host(Given { start, cell: Some(Box::new((cell.clone(), most))) });
             }
             Ok(regions)
         });
