@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::expr::ExprSource;
-use super::fuse::{Draft, GroupDraft};
+use super::fuse::{Draft, GroupDraft, Step};
 use super::label::Labels;
 use super::plan::{Place, Plan};
 use super::schedule::{Ordered, Part};
@@ -13,14 +13,22 @@ use crate::cpu;
 use crate::device;
 use crate::driver::{self, Driver, Lowered, PlannedStep};
 use crate::error::Problem;
-use crate::program::kernel::{Executable, Group, Kernel, Output, Source};
+use crate::program::kernel::{Executable, Fused, Group, Kernel, Output, Source};
 use crate::program::work::{self, Described};
 use crate::program::{Body, DrivenProgram, HostProgram, host};
 
 /// A kernel and the nodes its operands are; `None` for a copy between devices.
 fn kernel_of(draft: &Draft) -> Option<(Kernel, Vec<Id>)> {
     Some(match draft {
-        Draft::Kernel { kernel, reads, write } => (kernel.clone(), reads.iter().chain(write).copied().collect()),
+        Draft::Kernel { kernel, reads, write, epilogue } => {
+            let operands = reads.iter().chain(write).copied().collect();
+            if epilogue.is_empty() {
+                return Some((kernel.clone(), operands));
+            }
+            let (epilogue, others): (Vec<Group>, Vec<Vec<Id>>) = epilogue.iter().map(group_of).unzip();
+            let fused = Fused { product: Box::new(kernel.clone()), epilogue };
+            (Kernel::Fused(fused), [vec![operands], others].concat().concat())
+        }
         Draft::Group(g) => {
             let (group, operands) = group_of(g);
             (Kernel::Group(group), operands)
@@ -33,7 +41,7 @@ fn kernel_of(draft: &Draft) -> Option<(Kernel, Vec<Id>)> {
     })
 }
 
-fn group_of(g: &GroupDraft) -> (Group, Vec<Id>) {
+pub(super) fn group_of(g: &GroupDraft) -> (Group, Vec<Id>) {
     let mut operands: Vec<Id> = Vec::new();
     let mut operand = |id: Id| {
         operands.iter().position(|&o| o == id).unwrap_or_else(|| {
@@ -53,6 +61,17 @@ fn group_of(g: &GroupDraft) -> (Group, Vec<Id>) {
     let outputs = g.outputs.iter().map(|(id, kind)| Output { operand: operand(*id), kind: kind.clone() }).collect();
     let group = Group { space: g.expr.space.clone(), function: g.expr.function.clone(), inputs, outputs };
     (group, operands)
+}
+
+/// Bytes of a step's operands, as far as memory has to do with them: what an epilogue reads of what the step made
+/// before is in the caches.
+fn sizes(world: &World, step: &Step, operands: &[Id]) -> Vec<usize> {
+    let made = step.writes();
+    let bytes = |(at, id): (usize, &Id)| match made.contains(id) && operands[..at].contains(id) {
+        true => 0,
+        false => world.ty[id.index()].bytes(),
+    };
+    operands.iter().enumerate().map(bytes).collect()
 }
 
 /// The kernels of one device's steps.
@@ -98,7 +117,7 @@ impl Compiled {
         let labels = Labels::new(world);
         let described = part.steps.iter().zip(&drafts).map(|(step, (_, (kernel, operands)))| {
             let (name, origins) = labels.of(step);
-            let bytes: Vec<usize> = operands.iter().map(|id| world.ty[id.index()].bytes()).collect();
+            let bytes = sizes(world, step, operands);
             let (dtype, work) = (work::dtype(kernel), work::work(kernel, &bytes));
             Described { name, dtype, work, origins, chunks: 0, finishes: false }
         });

@@ -70,12 +70,16 @@ impl Dump {
             for (i, step) in steps.iter().enumerate() {
                 let name = world.op[step.node.index()].name();
                 match &step.draft {
-                    Draft::Kernel { kernel, reads, write } => {
+                    Draft::Kernel { kernel, reads, write, epilogue } => {
                         let kernel = format!("{kernel:?}");
                         let kind = kernel.split('(').next().unwrap_or_default().to_owned();
                         let reads: Vec<String> = reads.iter().map(|x| format!("%{}", x.0)).collect();
                         let write = write.map_or("-".into(), |x| format!("%{}", x.0));
                         let _ = writeln!(out, "{i}: {write} = {kind} {} // {name}", reads.join(" "));
+                        for group in epilogue {
+                            let _ = writeln!(out, "    then {}", describe_group(group));
+                            function(&mut out, group);
+                        }
                     }
                     Draft::Copy { from, to } => {
                         let _ = writeln!(out, "{i}: %{} = copy %{} to {}", to.0, from.0, world.ty[to.index()].device);
@@ -84,11 +88,7 @@ impl Dump {
                         for g in step.groups() {
                             let _ = writeln!(out, "{i}: {} // {name}", describe_group(g));
                         }
-                        if let Some(g) = step.groups().first() {
-                            for line in g.expr.function.to_string().lines() {
-                                let _ = writeln!(out, "    {line}");
-                            }
-                        }
+                        step.groups().iter().take(1).for_each(|g| function(&mut out, g));
                     }
                 }
             }
@@ -142,6 +142,12 @@ impl Dump {
             KEPT.with_borrow_mut(|k| k.get_or_insert_default().push_str(&self.text));
         }
         self.text
+    }
+}
+
+fn function(out: &mut String, group: &GroupDraft) {
+    for line in group.expr.function.to_string().lines() {
+        let _ = writeln!(out, "    {line}");
     }
 }
 

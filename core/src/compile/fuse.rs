@@ -60,11 +60,13 @@ pub(crate) enum Draft {
         from: Id,
         to: Id,
     },
-    /// Reads `reads`, in the order of the kernel's operands, then writes `write`, if it writes at all.
+    /// Reads `reads`, in the order of the kernel's operands, then writes `write`, if it writes at all. The groups of its
+    /// epilogue go on with that.
     Kernel {
         kernel: Kernel,
         reads: Vec<Id>,
         write: Option<Id>,
+        epilogue: Vec<GroupDraft>,
     },
 }
 
@@ -76,18 +78,24 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// The fused loop nests, if it is such.
+    /// The fused loop nests, if it is or has such.
     pub fn groups(&self) -> &[GroupDraft] {
         match &self.draft {
             Draft::Group(group) => std::slice::from_ref(group),
             Draft::Groups(groups) => groups,
-            Draft::Copy { .. } | Draft::Kernel { .. } => &[],
+            Draft::Kernel { epilogue, .. } => epilogue,
+            Draft::Copy { .. } => &[],
         }
     }
 
     pub fn reads(&self) -> Vec<Id> {
         match &self.draft {
-            Draft::Kernel { reads, .. } => reads.clone(),
+            Draft::Kernel { reads, epilogue, .. } if epilogue.is_empty() => reads.clone(),
+            Draft::Kernel { reads, epilogue, .. } => {
+                let made = self.writes();
+                let others = epilogue.iter().flat_map(GroupDraft::reads).filter(|id| !made.contains(id));
+                reads.iter().copied().chain(others).collect()
+            }
             Draft::Copy { from, .. } => vec![*from],
             _ => self.groups().iter().flat_map(GroupDraft::reads).collect(),
         }
@@ -95,9 +103,12 @@ impl Step {
 
     pub fn writes(&self) -> Vec<Id> {
         match &self.draft {
-            Draft::Kernel { write, .. } => write.iter().copied().collect(),
             Draft::Copy { to, .. } => vec![*to],
-            _ => self.groups().iter().flat_map(|g| g.outputs.iter().map(|(id, _)| *id)).collect(),
+            draft => {
+                let write = if let Draft::Kernel { write, .. } = draft { *write } else { None };
+                let stored = self.groups().iter().flat_map(|g| g.outputs.iter().map(|(id, _)| *id));
+                write.into_iter().chain(stored).collect()
+            }
         }
     }
 }
@@ -166,6 +177,7 @@ pub(crate) fn fuse(world: &World, roots: &[Id], fuse: bool) -> Result<Vec<Step>,
     let mut steps = lower.steps;
     if fuse {
         steps = super::batch::batch(world, super::merge::merge(world, steps, &lower.is_root));
+        super::epilogue::epilogues(world, &mut steps);
         super::urgent::urgent_first(&mut steps);
     }
     Ok(steps)
@@ -433,7 +445,7 @@ impl Lower<'_> {
     /// This node is computed by `kernel`.
     pub fn emit(&mut self, kernel: Kernel, reads: Vec<Id>) {
         self.values[self.node.index()] = Value::Stored;
-        self.steps.push(Step { draft: Draft::Kernel { kernel, reads, write: Some(self.node) }, node: self.node });
+        self.push_kernel(kernel, reads, Some(self.node));
     }
 
     /// This node is its input on another device.
@@ -445,6 +457,11 @@ impl Lower<'_> {
 
     /// Adds a step that writes nothing.
     pub fn emit_check(&mut self, kernel: Kernel, reads: Vec<Id>) {
-        self.steps.push(Step { draft: Draft::Kernel { kernel, reads, write: None }, node: self.node });
+        self.push_kernel(kernel, reads, None);
+    }
+
+    fn push_kernel(&mut self, kernel: Kernel, reads: Vec<Id>, write: Option<Id>) {
+        let draft = Draft::Kernel { kernel, reads, write, epilogue: Vec::new() };
+        self.steps.push(Step { draft, node: self.node });
     }
 }

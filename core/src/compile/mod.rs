@@ -8,6 +8,7 @@ mod batch;
 mod check;
 pub(crate) mod differentiate;
 pub(crate) mod dump;
+mod epilogue;
 mod expand;
 pub(crate) mod expr;
 pub(crate) mod fuse;

@@ -83,6 +83,20 @@ pub(crate) fn plan(
             None => Place::Output(k as u32),
         });
     }
+    // What nobody but a kernel's epilogue reads lies where that puts what it makes of it, if that survives.
+    for (at, step) in steps.iter().enumerate() {
+        let Draft::Kernel { write: Some(c), epilogue, .. } = &step.draft else { continue };
+        if plan.live[c] != (at, at) || plan.place.contains_key(c) {
+            continue;
+        }
+        let size = |id: Id| (world.ty[id.index()].bytes(), world.ty[id.index()].dtype.size());
+        let stores = epilogue.iter().flat_map(|group| group.outputs.iter().map(move |(id, _)| (group, *id)));
+        let place = stores.filter(|(group, id)| size(*id) == size(*c) && makes_in_place(step, group, *id, |x| x == *c));
+        let place = place.filter_map(|(_, id)| plan.place.get(&id)).find(|place| matches!(place, Place::Output(_)));
+        if let Some(&place) = place {
+            plan.place.insert(*c, place);
+        }
+    }
     let mut leases: Vec<Lease> = Vec::new();
     for (i, &bytes) in partial_bytes.iter().enumerate().filter(|(_, b)| **b > 0) {
         leases.push(Lease { value: None, step: i, bytes, first: i, last: i });
@@ -139,11 +153,15 @@ fn owners(world: &World, steps: &[Step], plan: &Plan) -> BTreeMap<Id, Id> {
     let mut owners: BTreeMap<Id, Id> = BTreeMap::new();
     for (at, step) in steps.iter().enumerate() {
         let mut taken: Vec<Id> = Vec::new();
+        let made = step.writes();
         for group in step.groups() {
             for (id, _) in group.outputs.iter().filter(|(id, _)| in_arena(id) && writers[id] == 1) {
                 let size = |id: Id| (world.ty[id.index()].bytes(), world.ty[id.index()].dtype.size());
+                // A kernel writes its result before its epilogue reads anything: that may lie in no other's place.
+                let is_made_here = |x: &Id| !matches!(step.draft, Draft::Kernel { .. }) || made.contains(x);
                 let is_free = |x: &Id| {
                     let is_last = plan.live[x].1 == at && writers.contains_key(x) && !taken.contains(x);
+                    let is_last = is_last && is_made_here(x);
                     is_last && in_arena(x) && size(*x) == size(*id) && size(*id).0 > 0
                 };
                 let mut read = group.reads().filter(is_free);
@@ -181,9 +199,20 @@ fn may_replace(bound: &Bound, steps: &[Step], id: Id, input: u32) -> Option<Take
     {
         return Some(Takeover::Around(at));
     }
+    if kernel_reads(writer).iter().any(|&x| is_input(x)) {
+        return None;
+    }
     let writes_it = |g: &&GroupDraft| g.outputs.iter().any(|(o, _)| *o == id);
     let group = writer.groups().iter().find(writes_it).filter(|_| writers.next().is_none())?;
     makes_in_place(writer, group, id, is_input).then_some(Takeover::Elementwise)
+}
+
+/// What a step's kernel reads beside its groups, anywhere and at any time.
+fn kernel_reads(step: &Step) -> &[Id] {
+    match &step.draft {
+        Draft::Kernel { reads, .. } => reads,
+        _ => &[],
+    }
 }
 
 /// Whether a group of a step stores the whole of `id` and reads some input, if at all, only element by element at the

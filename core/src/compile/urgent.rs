@@ -14,14 +14,16 @@ pub(super) fn urgent_first(steps: &mut [Step]) {
             readers.entry(id).or_insert(at);
         });
     }
-    let result = |step: &Step| match &step.draft {
-        Draft::Kernel { write, .. } => *write,
+    let reader = |step: &Step| match &step.draft {
+        Draft::Kernel { write: Some(_), .. } => {
+            let readers = step.writes().into_iter().filter_map(|id| readers.get(&id).copied());
+            Some(readers.min().unwrap_or(usize::MAX))
+        }
         _ => None,
     };
-    let reader = |id: Id| readers.get(&id).copied().unwrap_or(usize::MAX);
     for at in 1..steps.len() {
-        let Some((before, after)) = result(&steps[at - 1]).zip(result(&steps[at])) else { continue };
-        if reader(after) < reader(before) && reader(before) > at {
+        let Some((before, after)) = reader(&steps[at - 1]).zip(reader(&steps[at])) else { continue };
+        if after < before && before > at {
             steps.swap(at - 1, at);
         }
     }

@@ -1,6 +1,10 @@
 //! How a product is cut: its sums into blocks of terms, which are part of the arithmetic, its result into blocks for
 //! the pool. Owns these rules; they look at shapes alone, never at the number of threads.
 
+use std::ops::Range;
+
+use crate::program::kernel::Executable;
+
 /// Multiplications of a block, about: enough to hide that each block packs its operands again, few enough to share out.
 const BLOCK_WORK: usize = 8 << 20;
 /// From this many on a product is cut in two.
@@ -54,6 +58,29 @@ impl Parts {
     }
 }
 
+/// What is asked of a product's blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Whether each has whole lines of the result.
+    pub whole: bool,
+    /// What their lines begin at multiples of.
+    pub grain: usize,
+}
+
+impl Default for Wanted {
+    fn default() -> Wanted {
+        Wanted { whole: false, grain: ROWS }
+    }
+}
+
+/// A kernel that makes a result of lines, block by block.
+pub trait Blocked: Executable {
+    /// The lines of all items together, and the columns.
+    fn lines(&self) -> (usize, usize);
+    /// The lines and the columns that a chunk makes; `None` if its columns are no neighbours.
+    fn block(&self, chunk: usize) -> Option<[Range<usize>; 2]>;
+}
+
 /// The length of a block of `k` terms.
 pub fn depth(k: usize) -> usize {
     Parts::new(k, k.div_ceil(DEPTH), 16).largest().max(1)
@@ -62,15 +89,15 @@ pub fn depth(k: usize) -> usize {
 /// The rows and columns of a product's blocks: of all grids with about as many blocks as wanted, the one that reads and
 /// packs the least. It matters whether terms lie along rows of `a`, where they are asked for early, and columns of `b`
 /// side by side.
-pub fn grid((m, n, k): (usize, usize, usize), along: bool, side_by_side: bool) -> [Parts; 2] {
+pub fn grid((m, n, k): (usize, usize, usize), along: bool, side_by_side: bool, asked: Wanted) -> [Parts; 2] {
     let work = (m + PACKING).saturating_mul(n).saturating_mul(k);
     let least = if work >= SPLIT_WORK { 2 } else { 1 };
     let wanted = work.div_ceil(BLOCK_WORK).clamp(least, BLOCKS);
     // A remainder keeps all threads but one idle.
     let wanted = wanted.next_multiple_of(wanted.next_power_of_two().min(4));
     let grids = (1..=wanted).map(|down| {
-        let rows = Parts::new(m, down, ROWS);
-        let across = wanted.div_ceil(rows.count);
+        let rows = Parts::new(m, down, asked.grain.next_multiple_of(ROWS));
+        let across = if asked.whole { 1 } else { wanted.div_ceil(rows.count) };
         [rows, Parts::new(n, across, if n < WIDE * across { VECTOR } else { COLUMNS })]
     });
     let price = |[rows, cols]: &[Parts; 2]| {

@@ -148,6 +148,15 @@ pub struct Area {
 }
 
 impl Area {
+    /// The elements in these columns of these lines of `width` elements; lines are counted, or elements.
+    pub fn of_lines(lines: Range<usize>, columns: Range<usize>, width: usize, by_row: bool) -> Area {
+        if columns.len() == width {
+            let (scale, things) = if by_row { (width, 1) } else { (1, width) };
+            return Area { lines: 0..1, pitch: 0, first: lines.start * things, count: lines.len() * things, scale };
+        }
+        Area { lines, pitch: width, first: columns.start, count: columns.len(), scale: 1 }
+    }
+
     /// The rows of `cols` elements that the area touches, and which columns of them.
     pub fn lines_of(&self, cols: usize) -> (Range<usize>, Range<usize>) {
         if self.pitch != 0 {

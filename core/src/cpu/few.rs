@@ -3,10 +3,11 @@
 //! arithmetic and its order are those of the widened product.
 
 use std::fmt;
+use std::ops::Range;
 
 use tapeflow_ir::DType;
 
-use super::blocks::{Parts, depth, portions};
+use super::blocks::{Blocked, Parts, Wanted, depth, portions};
 use super::isa::Isa;
 use super::matmul::MatmulKernel;
 use super::micro::Vector;
@@ -43,7 +44,8 @@ impl FewRows {
     /// Compiles a product of bf16 whose rows are few, and whose operands can be read as pairs where they lie; `None`
     /// for others.
     pub fn new(matmul: &Matmul, isa: Isa) -> Option<FewRows> {
-        let whole = MatmulKernel::<f32>::new(&Matmul { dtype: DType::F32, ..matmul.clone() }, isa);
+        let wide = Matmul { dtype: DType::F32, ..matmul.clone() };
+        let whole = MatmulKernel::<f32>::new(&wide, Wanted::default(), isa);
         let (m, n, terms) = whole.extents();
         if matmul.dtype != DType::BF16 || m == 0 || n == 0 || terms == 0 {
             return None;
@@ -107,6 +109,19 @@ impl Executable for FewRows {
             }
         }
         Ok(())
+    }
+}
+
+impl Blocked for FewRows {
+    fn lines(&self) -> (usize, usize) {
+        let (m, n, _) = self.whole.extents();
+        (self.whole.items() * m, n)
+    }
+
+    fn block(&self, chunk: usize) -> Option<[Range<usize>; 2]> {
+        let (line, (first, cols)) =
+            (chunk / self.blocks.count * self.whole.extents().0, self.blocks.part(chunk % self.blocks.count));
+        Some([line..line + self.whole.extents().0, first..first + cols])
     }
 }
 

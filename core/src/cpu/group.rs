@@ -29,7 +29,7 @@ const CODE_TILE: usize = 16 << 10;
 /// what is read much later, if at all.
 const LARGE_BYTES: usize = 8 << 20;
 /// Inner runs at least this long are walked one by one, so that no operand need be gathered.
-const RUN_LEAST: usize = 128;
+pub(super) const RUN_LEAST: usize = 128;
 
 fn align(bytes: usize) -> usize {
     (bytes + 63) & !63
@@ -45,7 +45,7 @@ pub(super) struct Input {
     /// Whether element `i` of the class's space is element `i` from the first.
     pub(super) linear: bool,
     /// Whether one row of it lies in memory for all rows.
-    repeated: bool,
+    pub(super) repeated: bool,
     /// Scratch offset of the rows read together, if the operand is transposed.
     pub(super) rows: Option<usize>,
 }
@@ -92,7 +92,18 @@ impl fmt::Debug for GroupKernel {
 pub fn compile(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
     let longest = if code::is_enabled(isa)? { PIECE } else { TILE_MOST };
     let rows = as_rows(group, longest);
-    let (group, runs) = (rows.as_ref().unwrap_or(group), rows.is_some());
+    compile_as(rows.as_ref().unwrap_or(group), rows.is_some(), isa)
+}
+
+/// Compiles a group that is to be run on parts of its space: some columns of some lines, along its last axis.
+///
+/// # Errors
+/// See [`CompileError`].
+pub fn compile_for_parts(group: &Group, isa: Isa) -> Result<GroupKernel, CompileError> {
+    compile_as(group, group.space.last().is_some_and(|&length| length <= PIECE), isa)
+}
+
+fn compile_as(group: &Group, runs: bool, isa: Isa) -> Result<GroupKernel, CompileError> {
     let function = &group.function;
     let stored_by_row = |index: usize, layout: &Layout| {
         let last = (group.space.last(), layout.strides.last());
@@ -274,11 +285,17 @@ fn is_per_row(step: &Step) -> bool {
     }
 }
 
+/// Whether code computes all elements, and keeps them in machine registers.
+fn is_all_code(lowered: &Lowered) -> bool {
+    let in_memory = lowered.registers.iter().any(|register| register.class == Class::Lane && register.size > 0);
+    !in_memory && lowered.body.iter().all(|step| matches!(step, Step::Code(_)) || is_per_row(step))
+}
+
 /// How many elements of a tile keep the registers within [`TILE_BYTES`].
 fn tile_elements(lowered: &Lowered, by_row: bool, length: usize) -> usize {
     let lanes = lowered.registers.iter().filter(|register| register.class == Class::Lane);
     let bytes: usize = lanes.map(|register| register.size).sum();
-    if bytes == 0 && lowered.body.iter().all(|step| matches!(step, Step::Code(_)) || is_per_row(step)) {
+    if is_all_code(lowered) {
         let most = CODE_TILE.min(elements_of_chunk(lowered.cost)) & !63;
         return most.max(if by_row { length } else { TILE_MOST });
     }
@@ -290,6 +307,16 @@ fn tile_elements(lowered: &Lowered, by_row: bool, length: usize) -> usize {
 }
 
 impl GroupKernel {
+    /// Whether it is computed by rows.
+    pub fn is_by_row(&self) -> bool {
+        self.shapes.by_row
+    }
+
+    /// Whether tiles may be of some of the columns of several rows.
+    pub fn is_all_code(&self) -> bool {
+        is_all_code(&self.lowered)
+    }
+
     fn lay_out_scratch(&mut self) {
         let mut at = align(self.lowered.places.len() * size_of::<*mut u8>());
         let mut take = |bytes: usize| {

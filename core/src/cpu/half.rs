@@ -4,11 +4,12 @@
 //! rounded.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tapeflow_ir::DType;
 
-use super::blocks::{DEPTH, Parts, depth, portions};
+use super::blocks::{Blocked, DEPTH, Parts, Wanted, depth, portions};
 use super::few::FewRows;
 use super::isa::Isa;
 use super::matmul::{Block, MatmulKernel};
@@ -35,12 +36,12 @@ const GROUPS: [usize; 3] = [512, 16, 128];
 const GROUP: usize = 256 << 10;
 
 /// Compiles a product of half precision; `None` for other dtypes.
-pub fn compile(matmul: &Matmul, isa: Isa) -> Option<Arc<dyn Executable>> {
+pub fn compile(matmul: &Matmul, wanted: Wanted, isa: Isa) -> Option<Arc<dyn Blocked>> {
     match (matmul.dtype, isa) {
-        (DType::BF16, Isa::Avx512Bf16) => Some(Arc::new(HalfMatmul::<Pair>::new(matmul, isa)?)),
+        (DType::BF16, Isa::Avx512Bf16) => Some(Arc::new(HalfMatmul::<Pair>::new(matmul, wanted, isa)?)),
         (DType::F16 | DType::BF16, _) => Some(match FewRows::new(matmul, isa) {
             Some(kernel) => Arc::new(kernel),
-            None => Arc::new(HalfMatmul::<f32>::new(matmul, isa)?),
+            None => Arc::new(HalfMatmul::<f32>::new(matmul, wanted, isa)?),
         }),
         _ => None,
     }
@@ -60,8 +61,10 @@ struct HalfMatmul<T: 'static> {
     panels: Option<isize>,
     /// Whether rows are so few that a piece has all of the sums' terms.
     thin: bool,
-    /// The rows and columns of the chunks, and the items of one (1 unless an item is one of them).
+    /// The rows and columns of the pieces, whether a chunk has all columns or those of one piece, and the items of a
+    /// chunk (1 unless an item is one chunk).
     blocks: [Parts; 2],
+    whole_lines: bool,
     per: usize,
     narrow: Primitive,
 }
@@ -73,9 +76,9 @@ impl<T> fmt::Debug for HalfMatmul<T> {
 }
 
 impl<T: Computed> HalfMatmul<T> {
-    fn new(matmul: &Matmul, isa: Isa) -> Option<HalfMatmul<T>> {
+    fn new(matmul: &Matmul, wanted: Wanted, isa: Isa) -> Option<HalfMatmul<T>> {
         let half = matmul.dtype;
-        let whole = MatmulKernel::<f32>::new(&Matmul { dtype: DType::F32, ..matmul.clone() }, isa);
+        let whole = MatmulKernel::<f32>::new(&Matmul { dtype: DType::F32, ..matmul.clone() }, wanted, isa);
         let (m, n, terms) = whole.extents();
         let k = terms.div_ceil(T::TERMS);
         let pieces = |rows: usize, columns: usize, depth: usize| {
@@ -106,19 +109,25 @@ impl<T: Computed> HalfMatmul<T> {
         let a_layout = layout(&[a_line, a_term]);
         let piece =
             Matmul { dtype: DType::F32, batch: Dims::new(), m: m_dims, n: n_dims, k: k_dims, a: a_layout, b: b_layout };
-        let piece = MatmulKernel::<T>::new(&piece, isa);
+        let piece = MatmulKernel::<T>::new(&piece, Wanted::default(), isa);
         let piece = piece.in_panels(a.strides(), panels.is_none().then(|| b.strides()));
         let blocks = match thin {
             true => [Parts::new(m, 1, m.max(1)), portions(n, terms * half.size(), 1)],
-            false => [(m, a.lines, LINES), (n, b.lines, LANES)]
+            false => [(m, a.lines, wanted.grain.next_multiple_of(LINES)), (n, b.lines, LANES)]
                 .map(|(extent, most, grain)| Parts::new(extent, extent.div_ceil(most.max(1)), grain)),
         };
-        let per = match blocks[0].count * blocks[1].count {
+        let whole_lines = wanted.whole && !thin || blocks[1].count == 1;
+        let per = match blocks[0].count * if whole_lines { 1 } else { blocks[1].count } {
             1 => (CHUNK_WORK / (m * n * k.max(1)).max(1)).clamp(1, whole.items().max(1)),
             _ => 1,
         };
         let narrow = table::cast(isa, DType::F32, half)?;
-        Some(HalfMatmul { whole, piece, k, a, b, panels, thin, blocks, per, narrow })
+        Some(HalfMatmul { whole, piece, k, a, b, panels, thin, blocks, whole_lines, per, narrow })
+    }
+
+    /// Chunks beside each other.
+    fn across(&self) -> usize {
+        if self.whole_lines { 1 } else { self.blocks[1].count }
     }
 
     /// Elements of scratch: both operands, the sums, the piece's own.
@@ -222,7 +231,7 @@ impl<T: Computed> HalfMatmul<T> {
 impl<T: Computed> Executable for HalfMatmul<T> {
     fn chunks(&self) -> usize {
         let (m, n, _) = self.whole.extents();
-        let blocks = self.blocks[0].count * self.blocks[1].count;
+        let blocks = self.blocks[0].count * self.across();
         if m == 0 || n == 0 { 0 } else { self.whole.items().div_ceil(self.per) * blocks }
     }
 
@@ -235,12 +244,11 @@ impl<T: Computed> Executable for HalfMatmul<T> {
     }
 
     unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
-        let [down, across] = self.blocks;
-        let blocks = down.count * across.count;
-        let (group, block) = (chunk / blocks, chunk % blocks);
+        let ([down, across], beside) = (self.blocks, self.across());
+        let (group, block) = (chunk / (down.count * beside), chunk % (down.count * beside));
         let (m, n, _) = self.whole.extents();
-        let (rows, cols) = (down.part(block / across.count), across.part(block % across.count));
-        let (i, j) = (rows.0, cols.0);
+        let rows = down.part(block / beside);
+        let pieces = if self.whole_lines { 0..across.count } else { block % beside..block % beside + 1 };
         let mut at = scratch.as_mut_ptr().cast::<T>();
         let places = self.places().map(|elements| {
             let here = at;
@@ -257,13 +265,35 @@ impl<T: Computed> Executable for HalfMatmul<T> {
                     let first = shift[s] + sides[s].items.offset(item);
                     args.operands[s].cast::<u16>().offset(first).cast_const()
                 });
-                let c = args.operands[2].cast::<u16>().add((item * m + i) * n + j);
-                match self.thin {
-                    true => self.few_rows(src, c, cols, places),
-                    false => self.many_rows(src, c, (rows, cols), places),
+                for cols in pieces.clone().map(|piece| across.part(piece)) {
+                    let c = args.operands[2].cast::<u16>().add((item * m + rows.0) * n + cols.0);
+                    match self.thin {
+                        true => self.few_rows(src, c, cols, places),
+                        false => self.many_rows(src, c, (rows, cols), places),
+                    }
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl<T: Computed> Blocked for HalfMatmul<T> {
+    fn lines(&self) -> (usize, usize) {
+        let (m, n, _) = self.whole.extents();
+        (self.whole.items() * m, n)
+    }
+
+    fn block(&self, chunk: usize) -> Option<[Range<usize>; 2]> {
+        let ([down, across], beside) = (self.blocks, self.across());
+        let blocks = down.count * beside;
+        let (m, n, _) = self.whole.extents();
+        let (group, block) = (chunk / blocks, chunk % blocks);
+        if blocks == 1 {
+            return Some([group * self.per * m..((group + 1) * self.per).min(self.whole.items()) * m, 0..n]);
+        }
+        let ((i, rows), (j, cols)) = (down.part(block / beside), across.part(block % beside));
+        let (line, columns) = (group * m + i, if self.whole_lines { 0..n } else { j..j + cols });
+        Some([line..line + rows, columns])
     }
 }

@@ -5,7 +5,9 @@
 //! instruction set fuses multiplication and addition.
 
 use std::fmt;
+use std::ops::Range;
 
+use super::blocks::Blocked;
 use super::isa::Isa;
 use super::micro::{Portable, Vector};
 use super::vector::tree;
@@ -86,6 +88,17 @@ impl Executable for Int8Kernel {
             });
         }
         Ok(())
+    }
+}
+
+impl Blocked for Int8Kernel {
+    fn lines(&self) -> (usize, usize) {
+        (self.m, self.n)
+    }
+
+    fn block(&self, chunk: usize) -> Option<[Range<usize>; 2]> {
+        let first = chunk * self.rows;
+        Some([0..self.m, first..(first + self.rows).min(self.n)])
     }
 }
 

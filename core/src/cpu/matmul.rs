@@ -7,12 +7,13 @@
 //! pass by.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tapeflow_ir::DType;
 
 use super::CompileError;
-use super::blocks::{HEIGHT, PACKING, Parts, SPLIT_WORK, depth, grid, portions};
+use super::blocks::{Blocked, HEIGHT, PACKING, Parts, SPLIT_WORK, Wanted, depth, grid, portions};
 use super::half;
 use super::isa::Isa;
 use super::micro::{Element, Micro, Tile};
@@ -34,19 +35,19 @@ const LINES: usize = 256;
 /// An operand `b` of at most so many bytes is not worth packing if its columns lie side by side.
 const SMALL: usize = 16 << 10;
 
-/// Compiles a matrix product.
+/// Compiles a matrix product whose blocks are as wanted, where that can be chosen.
 ///
 /// # Errors
 /// [`CompileError::Undefined`] for dtypes that are no floats, [`CompileError::Malformed`] for layouts of another
 /// rank.
-pub fn compile(matmul: &Matmul, isa: Isa) -> Result<Arc<dyn Executable>, CompileError> {
+pub fn compile(matmul: &Matmul, wanted: Wanted, isa: Isa) -> Result<Arc<dyn Blocked>, CompileError> {
     if !matmul.is_well_formed() {
         return Err(CompileError::Malformed("a matmul's layouts have its batch axes and those of two of m, n and k"));
     }
     match matmul.dtype {
-        DType::F32 => Ok(Arc::new(MatmulKernel::<f32>::new(matmul, isa))),
-        DType::F64 => Ok(Arc::new(MatmulKernel::<f64>::new(matmul, isa))),
-        dtype => half::compile(matmul, isa).ok_or(CompileError::Undefined { op: "matmul".into(), dtype }),
+        DType::F32 => Ok(Arc::new(MatmulKernel::<f32>::new(matmul, wanted, isa))),
+        DType::F64 => Ok(Arc::new(MatmulKernel::<f64>::new(matmul, wanted, isa))),
+        dtype => half::compile(matmul, wanted, isa).ok_or(CompileError::Undefined { op: "matmul".into(), dtype }),
     }
 }
 
@@ -113,7 +114,7 @@ impl<T> fmt::Debug for MatmulKernel<T> {
 }
 
 impl<T: Element> MatmulKernel<T> {
-    pub(super) fn new(matmul: &Matmul, isa: Isa) -> Self {
+    pub(super) fn new(matmul: &Matmul, wanted: Wanted, isa: Isa) -> Self {
         let merged = matmul.merged();
         let single = merged.m.len() == 1;
         let Matmul { mut batch, m: rows, n: cols, k: sums, a, b, .. } = merged;
@@ -158,7 +159,7 @@ impl<T: Element> MatmulKernel<T> {
             Some(passing) => [Parts::new(m, 1, m.max(1)), portions(n, k * size_of::<T>(), passing.lanes())],
             None => {
                 let along = a.plain.is_some_and(|(_, term)| term == 1);
-                grid((m, n, k), along, passing.is_some_and(Passing::has_lines_side_by_side))
+                grid((m, n, k), along, passing.is_some_and(Passing::has_lines_side_by_side), wanted)
             }
         };
         let per = match blocks[0].count * blocks[1].count {
@@ -252,6 +253,29 @@ impl<T: Element> Executable for MatmulKernel<T> {
             }
         }
         Ok(())
+    }
+}
+
+impl<T: Element> Blocked for MatmulKernel<T> {
+    fn lines(&self) -> (usize, usize) {
+        (self.items * self.m, self.n)
+    }
+
+    fn block(&self, chunk: usize) -> Option<[Range<usize>; 2]> {
+        let [down, across] = self.blocks;
+        let blocks = down.count * across.count;
+        let (group, block) = (chunk / blocks, chunk % blocks);
+        if blocks == 1 {
+            return Some([group * self.per * self.m..((group + 1) * self.per).min(self.items) * self.m, 0..self.n]);
+        }
+        let ((i, rows), (j, cols)) = (down.part(block / across.count), across.part(block % across.count));
+        let line = group * self.m + i;
+        let (first, cols) = match self.passes {
+            Some(passing @ Passing::Panels(_)) => (j * passing.lanes(), cols * passing.lanes()),
+            Some(Passing::Along(_)) => return None,
+            _ => (j, cols),
+        };
+        Some([line..line + rows, first..first + cols])
     }
 }
 

@@ -10,6 +10,7 @@ mod cost;
 mod cut;
 mod few;
 mod fold;
+mod fused;
 mod group;
 mod groups;
 mod half;
@@ -44,6 +45,8 @@ use std::sync::Arc;
 
 use tapeflow_ir::DType;
 
+use blocks::Wanted;
+pub(crate) use fused::takes;
 pub use isa::{Isa, IsaError};
 
 use crate::program::kernel::{Executable, Kernel};
@@ -91,8 +94,9 @@ pub fn compile(kernel: &Kernel, isa: Isa) -> Result<Arc<dyn Executable>, Compile
             None => Arc::new(group::compile(group, isa)?),
         },
         Kernel::Groups(groups) => Arc::new(groups::compile(groups, isa)?),
-        Kernel::Matmul(matmul) => matmul::compile(matmul, isa)?,
+        Kernel::Matmul(matmul) => matmul::compile(matmul, Wanted::default(), isa)?,
         Kernel::LinearInt8(linear) => Arc::new(int8::Int8Kernel::new(linear, isa)),
+        Kernel::Fused(fused) => Arc::new(fused::FusedKernel::new(fused, isa)?),
         Kernel::Convolution(convolution) => conv::compile(convolution, isa)?,
         Kernel::Attention(of) => Arc::new(attention::Forward::new(of, isa)?),
         Kernel::AttentionVjp(of) => Arc::new(attention::Backward::new(of, isa)?),

@@ -4,6 +4,7 @@
 use tapeflow_ir::DType;
 use tapeflow_ir::half::{bf16_from_f32, f16_from_f32};
 
+use super::cut::Area;
 use super::group::{GroupKernel, Input};
 use super::output::{Output, Target};
 use super::space::TRANSPOSED_ROWS;
@@ -13,6 +14,80 @@ use crate::program::kernel::{Args, Executable, RunError, Source};
 use crate::random::Stream;
 
 impl GroupKernel {
+    /// Computes a part of the space that is cut as the group's chunks may be.
+    ///
+    /// # Safety
+    /// As for [`Executable::run_chunk`].
+    pub(super) unsafe fn run_area(&self, area: &Area, args: &Args<'_>, scratch: &mut [u8]) {
+        assert!(scratch.len() >= self.scratch_bytes, "a chunk was given less scratch than it asked for");
+        let columns = match self.shapes.by_row && area.pitch != 0 {
+            true => area.first..area.first + area.count,
+            false => 0..self.shapes.length,
+        };
+        let mut run = Run { args, scratch: scratch.as_mut_ptr(), donated: 0, column: columns.start };
+        // SAFETY: the scratch is as large as laid out; operands are as our caller promised.
+        unsafe {
+            if self.shapes.total == 0 {
+                // Rows of no elements: their sums are written here, what is stored once per row below.
+                self.outputs.iter().for_each(|output| output.fill_empty(args));
+            }
+            for (index, output) in self.outputs.iter().enumerate() {
+                let in_place = match output.write {
+                    Write::Direct(Class::Row) => self.in_place.rows,
+                    _ => self.in_place.elements,
+                };
+                if !in_place && matches!(output.write, Write::Direct(_)) && self.is_donated(output, args) {
+                    run.donated |= 1 << index.min(63);
+                }
+            }
+            for (slot, place) in self.lowered.places.iter().enumerate() {
+                let address = match place {
+                    Place::Register(number) => run.scratch.add(self.registers[*number]),
+                    Place::Constant(bits) => std::ptr::from_ref(bits).cast_mut().cast(),
+                    Place::Input(index) => match self.inputs[*index].source {
+                        Source::Operand { operand, .. } => {
+                            let input = &self.inputs[*index];
+                            let column = if input.repeated { columns.start as isize } else { 0 };
+                            let offset = input.walk.shift(args.scalars) + input.walk.first() + column;
+                            args_at(args, operand, offset, input.dtype.size())
+                        }
+                        Source::Scalar { slot } => {
+                            let cell = run.scratch.add(self.cells[*index]);
+                            write_scalar(cell, f64::from_bits(args.scalars[slot]), self.inputs[*index].dtype);
+                            cell
+                        }
+                        _ => continue,
+                    },
+                    Place::Output(index) => run.scratch.add(self.stand_ins[*index]),
+                    Place::Fold(_) | Place::Nowhere => continue,
+                };
+                run.set(slot as Slot, address);
+            }
+            for rows in self.inputs.iter().filter_map(|input| input.rows) {
+                *run.scratch.add(rows).cast() = [usize::MAX; 2];
+            }
+            self.run_steps(&self.lowered.prologue, &run, Tile { start: 0, len: 0, row: 0, rows: 0, cols: 0 });
+            self.outputs.iter().for_each(|output| output.begin(args, run.scratch, area));
+            if columns.len() < self.shapes.length {
+                let cols = columns.len();
+                // What is laid out for whole rows has one of these at a time.
+                let most = if self.is_all_code() && run.donated == 0 { self.shapes.tile_rows } else { 1 };
+                for row in area.lines.clone().step_by(most) {
+                    let (rows, start) = (most.min(area.lines.end - row), row * self.shapes.length + columns.start);
+                    self.run_tile(&run, Tile { start, len: rows * cols, row, rows, cols });
+                }
+                return;
+            }
+            let cols = self.shapes.length;
+            for line in area.lines.clone() {
+                let first = line * area.pitch + area.first;
+                self.shapes.tiles(first, first + area.count, |start, len, row, rows| {
+                    self.run_tile(&run, Tile { start, len, row, rows, cols });
+                });
+            }
+        }
+    }
+
     /// Whether an output is written where a parameter is read (a donated buffer): then tiles are stored after they are
     /// computed.
     fn is_donated(&self, output: &Output, args: &Args<'_>) -> bool {
@@ -110,7 +185,7 @@ impl GroupKernel {
                             Shape::One => (1, 1),
                             Shape::Rows => (1, tile.rows),
                             Shape::Lanes => (1, tile.len),
-                            Shape::LanesByRow => (tile.rows, shapes.length),
+                            Shape::LanesByRow => (tile.rows, tile.cols),
                             Shape::Most => (1, shapes.tile),
                         };
                         let src = src.map(|slot| run.address(slot).cast_const());
@@ -118,8 +193,9 @@ impl GroupKernel {
                         primitive(&Call { dst: run.address(dst), src, step, rows, cols });
                     }
                     Step::Code(number) => {
-                        let (rows, cols) = if shapes.by_row { (tile.rows, shapes.length) } else { (1, tile.len) };
-                        self.lowered.codes[number].run(run.scratch.cast(), rows, cols);
+                        let (rows, cols) = if shapes.by_row { (tile.rows, tile.cols) } else { (1, tile.len) };
+                        let pitch = if rows == 1 { cols } else { shapes.length };
+                        self.lowered.codes[number].run(run.scratch.cast(), rows, cols, pitch);
                     }
                     Step::Load { input, dst, class } => {
                         if let Some(rows) = self.inputs[input].rows {
@@ -167,7 +243,8 @@ impl GroupKernel {
                 }
             }
             for &(slot, index) in &self.moving_folds {
-                run.set(slot, self.outputs[index].folded_row(run.args, tile.row));
+                let output = &self.outputs[index];
+                run.set(slot, output.folded_row(run.args, tile.row).wrapping_add(run.column * output.size));
             }
             self.run_steps(&self.lowered.body, run, tile);
             if run.donated != 0 {
@@ -205,9 +282,10 @@ struct Tile {
     /// First element and how many.
     start: usize,
     len: usize,
-    /// First row and how many; of row kernels.
+    /// First row and how many, and how many elements of each; of row kernels.
     row: usize,
     rows: usize,
+    cols: usize,
 }
 
 /// What stays the same for all tiles of a chunk.
@@ -216,6 +294,8 @@ struct Run<'a> {
     scratch: *mut u8,
     /// Bit `i`: output `i` is written where a parameter is read (bit 63 stands for all from 63 on).
     donated: u64,
+    /// The first column, of row kernels.
+    column: usize,
 }
 
 impl Run<'_> {
@@ -248,60 +328,11 @@ impl Executable for GroupKernel {
     }
 
     unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
-        assert!(scratch.len() >= self.scratch_bytes, "a chunk was given less scratch than it asked for");
-        let mut run = Run { args, scratch: scratch.as_mut_ptr(), donated: 0 };
-        // SAFETY: the scratch is as large as laid out; operands are as our caller promised.
+        // SAFETY: as our caller promised.
         unsafe {
-            if self.cut.is_empty {
-                self.outputs.iter().for_each(|output| output.fill_empty(args));
-                return Ok(());
-            }
-            if self.shapes.total == 0 {
-                // Rows of no elements: their sums are written here, what is stored once per row below.
-                self.outputs.iter().for_each(|output| output.fill_empty(args));
-            }
-            for (index, output) in self.outputs.iter().enumerate() {
-                let in_place = match output.write {
-                    Write::Direct(Class::Row) => self.in_place.rows,
-                    _ => self.in_place.elements,
-                };
-                if !in_place && matches!(output.write, Write::Direct(_)) && self.is_donated(output, args) {
-                    run.donated |= 1 << index.min(63);
-                }
-            }
-            for (slot, place) in self.lowered.places.iter().enumerate() {
-                let address = match place {
-                    Place::Register(number) => run.scratch.add(self.registers[*number]),
-                    Place::Constant(bits) => std::ptr::from_ref(bits).cast_mut().cast(),
-                    Place::Input(index) => match self.inputs[*index].source {
-                        Source::Operand { operand, .. } => {
-                            let input = &self.inputs[*index];
-                            let offset = input.walk.shift(args.scalars) + input.walk.first();
-                            args_at(args, operand, offset, input.dtype.size())
-                        }
-                        Source::Scalar { slot } => {
-                            let cell = run.scratch.add(self.cells[*index]);
-                            write_scalar(cell, f64::from_bits(args.scalars[slot]), self.inputs[*index].dtype);
-                            cell
-                        }
-                        _ => continue,
-                    },
-                    Place::Output(index) => run.scratch.add(self.stand_ins[*index]),
-                    Place::Fold(_) | Place::Nowhere => continue,
-                };
-                run.set(slot as Slot, address);
-            }
-            for rows in self.inputs.iter().filter_map(|input| input.rows) {
-                *run.scratch.add(rows).cast() = [usize::MAX; 2];
-            }
-            self.run_steps(&self.lowered.prologue, &run, Tile { start: 0, len: 0, row: 0, rows: 0 });
-            let area = self.cut.area(chunk, &self.shapes);
-            self.outputs.iter().for_each(|output| output.begin(args, run.scratch, &area));
-            for line in area.lines.clone() {
-                let first = line * area.pitch + area.first;
-                self.shapes.tiles(first, first + area.count, |start, len, row, rows| {
-                    self.run_tile(&run, Tile { start, len, row, rows });
-                });
+            match self.cut.is_empty {
+                true => self.outputs.iter().for_each(|output| output.fill_empty(args)),
+                false => self.run_area(&self.cut.area(chunk, &self.shapes), args, scratch),
             }
         }
         Ok(())

@@ -224,6 +224,18 @@ pub struct LinearInt8 {
     pub k: usize,
 }
 
+/// A product, and groups that go on with what it makes, block by block while that is in the caches. The operands are
+/// the product's, then those of each group, one group after the other; a group's own numbers begin at 0. Each group
+/// reads of what was made before it, the product's result or another group's, every element at its own index. For the
+/// CPU alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fused {
+    /// A contraction, perhaps with a weight in eight bits.
+    pub product: Box<Kernel>,
+    /// What follows: bias, activation, residual, the normalisation of rows, sums of columns.
+    pub epilogue: Vec<Group>,
+}
+
 /// A step's computation.
 // A program has few, and each is made once: the largest may be large.
 #[allow(clippy::large_enum_variant)]
@@ -238,6 +250,8 @@ pub enum Kernel {
     Matmul(Matmul),
     /// A contraction with a weight in eight bits.
     LinearInt8(LinearInt8),
+    /// A contraction with an epilogue.
+    Fused(Fused),
     /// A convolution; only the host takes it, in f32 and f64: elsewhere it is a contraction.
     Convolution(Convolution),
     /// Attention.

@@ -11,7 +11,7 @@
 
 use tapeflow_ir::{DType, Extent, Op, ScalarFn};
 
-use super::kernel::{Attention, Group, Kernel, Layout, OutputKind, Source, WindowsPart};
+use super::kernel::{Attention, Fused, Group, Kernel, Layout, OutputKind, Source, WindowsPart};
 use crate::ops::kernel::is_row;
 
 /// Work of one run of a kernel.
@@ -20,6 +20,12 @@ pub(crate) struct Work {
     pub read: u64,
     pub written: u64,
     pub flops: u64,
+}
+
+impl Work {
+    fn and(self, other: Work) -> Work {
+        Work { read: self.read + other.read, written: self.written + other.written, flops: self.flops + other.flops }
+    }
 }
 
 /// What a step computes, as profiles show it.
@@ -43,6 +49,7 @@ pub(crate) fn dtype(kernel: &Kernel) -> DType {
         Kernel::Group(group) => of_group(group),
         Kernel::Groups(groups) => groups.first().map_or(DType::F32, of_group),
         Kernel::Matmul(matmul) => matmul.dtype,
+        Kernel::Fused(fused) => dtype(&fused.product),
         Kernel::LinearInt8(_) => DType::F32,
         Kernel::Convolution(convolution) => convolution.dtype,
         Kernel::Attention(_) | Kernel::AttentionVjp(_) => DType::F32,
@@ -66,18 +73,11 @@ pub(crate) fn work(kernel: &Kernel, operands: &[usize]) -> Work {
     let bytes = |i: usize| operands.get(i).map_or(0, |&b| b as u64);
     match kernel {
         Kernel::Group(group) => group_work(group, operands),
-        Kernel::Groups(groups) => {
-            let mut total = Work::default();
-            let mut at = 0;
-            for group in groups {
-                let end = (at + group.operands()).min(operands.len());
-                let one = group_work(group, &operands[at..end]);
-                total.read += one.read;
-                total.written += one.written;
-                total.flops += one.flops;
-                at = end;
-            }
-            total
+        Kernel::Groups(groups) => groups_work(groups, operands),
+        Kernel::Fused(Fused { product, epilogue }) => {
+            let others: usize = epilogue.iter().map(Group::operands).sum();
+            let (own, others) = operands.split_at(operands.len().saturating_sub(others));
+            work(product, own).and(groups_work(epilogue, others))
         }
         Kernel::Matmul(matmul) => {
             let size = matmul.dtype.size() as u64;
@@ -154,6 +154,17 @@ fn touched(dims: &[usize], layout: &Layout) -> u64 {
         return 0;
     }
     dims.iter().zip(&layout.strides).filter(|(_, stride)| **stride != 0).map(|(&d, _)| d as u64).product()
+}
+
+/// Of groups whose operands follow each other.
+fn groups_work(groups: &[Group], operands: &[usize]) -> Work {
+    let mut rest = operands;
+    let each = groups.iter().map(|group| {
+        let (own, others) = rest.split_at(group.operands().min(rest.len()));
+        rest = others;
+        group_work(group, own)
+    });
+    each.fold(Work::default(), Work::and)
 }
 
 fn group_work(group: &Group, operands: &[usize]) -> Work {

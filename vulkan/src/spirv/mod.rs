@@ -67,6 +67,7 @@ pub fn lower(kernel: &Kernel, target: &Target) -> Result<Lowering, Unsupported> 
             group::group(&matmul.merged().as_group(), target, 0)
         }
         Kernel::Matmul(matmul) => matmul::matmul(matmul, target),
+        Kernel::Fused(_) => Err(Unsupported("on this device a product and what follows it are kernels each".into())),
         Kernel::LinearInt8(_) => Err(Unsupported("this device has no products with weights in eight bits".into())),
         Kernel::Windows(_) => Err(Unsupported("on this device windows are a fused loop nest".into())),
         Kernel::Convolution(_) => Err(Unsupported("on this device a convolution is a product of windows".into())),

@@ -318,9 +318,16 @@ impl Body for Move {
             let of = &*call.src[0].cast::<Move>();
             for r in 0..of.rows {
                 let (from, to) = (of.from.0.add(r * of.from.1), of.to.0.add(r * of.to.1));
-                for j in 0..of.n {
-                    *to.add(j) = if of.add { *to.add(j) + *from.add(j) } else { *from.add(j) };
+                if !of.add {
+                    std::ptr::copy_nonoverlapping(from, to, of.n);
+                    continue;
                 }
+                let whole = of.n / BLOCK * BLOCK;
+                for j in (0..whole).step_by(BLOCK) {
+                    let (x, y) = (load(to.add(j)), load(from.add(j)));
+                    *to.add(j).cast::<[f32; BLOCK]>() = std::array::from_fn(|l| x[l] + y[l]);
+                }
+                (whole..of.n).for_each(|j| *to.add(j) += *from.add(j));
             }
         }
     }

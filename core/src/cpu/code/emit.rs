@@ -1,7 +1,7 @@
 //! Bodies as instructions of one form. Owns the loops, the frame and what stays in registers.
 //!
 //! Registers: rdi the slots' addresses, rsi rows left, rdx elements of a row, rcx the constants, r8 the first element
-//! of the row, r9 the current one, r12 the current one of the row's, r10 elements of a row in whole sixteens, r11 the
+//! of the row (at first the elements from row to row, which go to the frame), r9 the current one, r12 the current one of the row's, r10 elements of a row in whole sixteens, r11 the
 //! row; rax is the address of the slot used last, rbx is free for one instruction. r13 to r15 are the form's.
 
 use iced_x86::IcedError;
@@ -19,8 +19,10 @@ use crate::cpu::step::Slot;
 pub const FRAME: usize = 32;
 /// Where in the frame the elements of a row's end may lie, of one register.
 pub const REST: i32 = FRAME as i32 * 64;
+/// Where in the frame the elements from row to row are.
+const PITCH: i32 = REST + 32;
 /// Bytes of the frame.
-const FRAME_BYTES: i32 = REST + 32;
+const FRAME_BYTES: i32 = PITCH + 32;
 /// Registers that single operations need beside what is alive.
 const TEMPORARIES: usize = 3;
 
@@ -134,13 +136,18 @@ impl Emitter {
         self.a.push(r12)?;
         self.form.enter(&mut self.a)?;
         self.a.sub(rsp, FRAME_BYTES)?;
+        self.a.mov(qword_ptr(rsp + PITCH), r8)?;
         self.a.mov(r10, rdx)?;
         self.a.and(r10, -16)?;
+        if !nest.streams.is_empty() {
+            self.a.lea(rbx, qword_ptr(r8 * 4))?;
+            self.a.lea(rax, qword_ptr(rdx * 4))?;
+            self.a.or(rbx, rax)?;
+        }
         self.a.xor(r8d, r8d)?;
         self.a.xor(r11d, r11d)?;
         if !nest.streams.is_empty() {
             let mut misaligned = self.a.create_label();
-            self.a.lea(rbx, qword_ptr(rdx * 4))?;
             for &slot in &nest.streams {
                 self.a.or(rbx, qword_ptr(rdi + i32::from(slot) * 8))?;
             }
@@ -161,7 +168,7 @@ impl Emitter {
         for pass in &nest.passes {
             self.pass(pass)?;
         }
-        self.a.add(r8, rdx)?;
+        self.a.add(r8, qword_ptr(rsp + PITCH))?;
         self.a.inc(r11)?;
         self.a.dec(rsi)?;
         self.a.jnz(row)?;

@@ -11,8 +11,8 @@ const MOST: usize = 8192;
 /// How many there are.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// `(addresses, rows, cols, constants)`
-type Entry = unsafe extern "sysv64" fn(*const *mut u8, usize, usize, *const u32);
+/// `(addresses, rows, cols, constants, pitch)`
+type Entry = unsafe extern "sysv64" fn(*const *mut u8, usize, usize, *const u32, usize);
 
 /// A function in memory of its own.
 #[derive(Debug)]
@@ -61,12 +61,12 @@ impl Executable {
     ///
     /// # Safety
     /// The code is a whole function of this type, made for this machine, and its arguments are what it expects.
-    pub unsafe fn run(&self, addresses: *const *mut u8, rows: usize, cols: usize) {
+    pub unsafe fn run(&self, addresses: *const *mut u8, rows: usize, cols: usize, pitch: usize) {
         // SAFETY: `emit` wrote a function of that type at the beginning of the map, which nothing writes any more; the
         // constants are within it; the rest is as our caller promised.
         unsafe {
             let entry = std::mem::transmute::<*const u8, Entry>(self.map.as_ptr());
-            entry(addresses, rows, cols, self.map.as_ptr().add(self.constants).cast());
+            entry(addresses, rows, cols, self.map.as_ptr().add(self.constants).cast(), pitch);
         }
     }
 }

@@ -90,20 +90,21 @@ pub struct Code {
 }
 
 impl Code {
-    /// Runs it on `rows` rows of `cols` elements each.
+    /// Runs it on `rows` rows of `cols` elements each, `pitch` elements from row to row.
     ///
     /// # Safety
     /// `addresses` is the table of the slots' addresses; those that it reads and writes have as many elements as their
     /// class says for such a tile.
-    pub unsafe fn run(&self, addresses: *const *mut u8, rows: usize, cols: usize) {
-        let (rows, cols) = if self.flat { (1, rows * cols) } else { (rows, cols) };
+    pub unsafe fn run(&self, addresses: *const *mut u8, rows: usize, cols: usize, pitch: usize) {
+        let flat = self.flat && pitch == cols;
+        let (rows, cols, pitch) = if flat { (1, rows * cols, rows * cols) } else { (rows, cols, pitch) };
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as our caller promised; the instruction set is there, or the code would not have been made.
         unsafe {
-            self.entry.run(addresses, rows, cols)
+            self.entry.run(addresses, rows, cols, pitch)
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (addresses, rows, cols);
+        let _ = (addresses, rows, cols, pitch);
     }
 }
 

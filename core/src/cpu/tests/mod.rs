@@ -4,6 +4,7 @@
 mod attention;
 mod code;
 mod conv;
+mod fused;
 mod groups;
 mod half;
 mod index;
