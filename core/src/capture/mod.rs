@@ -13,6 +13,7 @@ use crate::buffer::Buffer;
 use crate::compile::Ran;
 use crate::compile::plan::Place;
 use crate::error::{Error, Problem, Result};
+use crate::program::Workspace;
 use crate::slot::Slot;
 use crate::tape::site::Site;
 use crate::tape::{self, NodeId};
@@ -328,6 +329,7 @@ fn build(
     let arena = Buffer::new(program.arena_bytes, "intermediate values").map_err(memory)?;
     Ok(CapturedStep {
         program,
+        workspace: Workspace::default(),
         arena,
         inputs,
         outputs,

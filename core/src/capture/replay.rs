@@ -13,7 +13,7 @@ use crate::buffer::Buffer;
 use crate::compile::settle;
 use crate::error::{Error, Problem, Result};
 use crate::profile::{self, Phase, span};
-use crate::program::{Failure, Program};
+use crate::program::{Failure, Program, Workspace};
 use crate::slot::Slot;
 use crate::tape::site::Site;
 use crate::tape::{self, NodeId, TensorType};
@@ -77,6 +77,7 @@ pub(super) enum Source {
 /// A step as a program; see [`capture`](crate::capture()).
 pub struct CapturedStep {
     pub(super) program: Arc<Program>,
+    pub(super) workspace: Workspace,
     pub(super) arena: Buffer,
     pub(super) inputs: Vec<Arc<Buffer>>,
     pub(super) outputs: Vec<Arc<Buffer>>,
@@ -168,8 +169,10 @@ impl CapturedStep {
             }
         }
         // SAFETY: inputs have the types of the capture; `take` made sure that nobody else reads what is written.
-        let outcome =
-            unsafe { self.program.run_in(&self.arena, &self.inputs, &self.outputs, &self.scalars, watch.as_ref()) };
+        let outcome = unsafe {
+            let CapturedStep { program, workspace, arena, inputs, outputs, scalars, .. } = self;
+            program.run_in(workspace, arena, inputs, outputs, scalars, watch.as_ref())
+        };
         if let Err(Failure { problem, .. }) = outcome {
             return self.refused(problem);
         }

@@ -1,6 +1,7 @@
 //! Seats: where a job meets those who work on it.
 //! Owns the tasks in flight and the pointer to the running job; knows not how a task is executed.
 
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crossbeam::deque::{Steal, Stealer, Worker as Deque};
@@ -95,6 +96,58 @@ impl Seat {
                 }
             }
         })
+    }
+}
+
+/// The callers' lanes, one per seat, and which of the seats nobody has taken.
+pub(super) struct Callers {
+    /// A bit each.
+    free: AtomicU32,
+    lanes: Box<[Lane]>,
+}
+
+// SAFETY: a lane may be used by one thread at a time, whichever it is. It is reached through `TakenSeat` alone, which
+// one thread has at a time: it stays on the thread that took the seat, and there is one per bit that was cleared.
+unsafe impl Sync for Callers {}
+
+impl Callers {
+    /// All free; the lanes are the seats' in order.
+    pub(super) fn new(lanes: Box<[Lane]>) -> Callers {
+        assert!(lanes.len() <= SEATS, "each seat has one caller");
+        Callers { free: AtomicU32::new((1 << lanes.len()) - 1), lanes }
+    }
+
+    /// The first free seat, if there is one.
+    pub(super) fn take(&self) -> Option<TakenSeat<'_>> {
+        // Acquire: partner of the Release in `TakenSeat::drop`, after which the lane is the next one's.
+        let taken = self.free.fetch_update(Ordering::Acquire, Ordering::Relaxed, |free| {
+            (free != 0).then(|| free & (free - 1)) // without the lowest bit
+        });
+        let seat = taken.ok()?.trailing_zeros() as usize;
+        Some(TakenSeat { callers: self, seat, _not_send: PhantomData })
+    }
+}
+
+/// A seat that a caller has, until it is dropped.
+pub(super) struct TakenSeat<'c> {
+    callers: &'c Callers,
+    /// Its number.
+    pub(super) seat: usize,
+    /// The lane is this thread's meanwhile.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl TakenSeat<'_> {
+    /// The caller's lane.
+    pub(super) fn lane(&self) -> &Lane {
+        &self.callers.lanes[self.seat]
+    }
+}
+
+impl Drop for TakenSeat<'_> {
+    fn drop(&mut self) {
+        // Release: partner of the Acquire in `take`.
+        self.callers.free.fetch_or(1 << self.seat, Ordering::Release);
     }
 }
 

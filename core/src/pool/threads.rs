@@ -2,14 +2,14 @@
 //! Owns the threads and the free seats; knows not how tasks are executed.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::job::{Job, run_inline};
 use super::participant::Participant;
 use super::scratch;
-use super::seat::{Frame, Lane, Open, SEATS, Seat, Task};
+use super::seat::{Callers, Frame, Lane, Open, SEATS, Seat, Task};
 use super::sleep::Sleep;
 use super::state::RunState;
 use super::worker::{Idle, Shared, Worker, is_working, working};
@@ -18,8 +18,7 @@ use crate::program::kernel::RunError;
 /// A set of threads that run jobs. Dropping it ends the threads and waits for them.
 pub struct Pool {
     shared: Arc<Shared>,
-    /// The callers' lanes of the seats nobody uses, with the seat's number.
-    free: Mutex<Vec<(usize, Lane)>>,
+    callers: Callers,
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -45,8 +44,8 @@ impl Pool {
 
         let mut lanes = lanes.into_iter();
         let workers: Vec<Vec<Lane>> = lanes.by_ref().take(threads - 1).collect();
-        let free = lanes.flatten().enumerate().collect();
-        let mut pool = Pool { shared, free: Mutex::new(free), handles: Vec::with_capacity(threads - 1) };
+        let callers = Callers::new(lanes.flatten().collect());
+        let mut pool = Pool { shared, callers, handles: Vec::with_capacity(threads - 1) };
         for (number, lanes) in workers.into_iter().enumerate() {
             let shared = Arc::clone(&pool.shared);
             let worker = Worker { number, lanes: lanes.into() };
@@ -73,13 +72,13 @@ impl Pool {
         if self.handles.is_empty() || is_working() {
             return run_inline(job);
         }
-        let Some((number, lane)) = self.free().pop() else {
+        let Some(taken) = self.callers.take() else {
             return run_inline(job);
         };
         if let Some(first) = state.reset(job) {
-            self.run_in(number, &lane, Frame { job, state }, Task::Steps { first });
+            self.run_in(taken.seat, taken.lane(), Frame { job, state }, Task::Steps { first });
         }
-        self.free().push((number, lane));
+        drop(taken);
         state.outcome()
     }
 
@@ -107,10 +106,6 @@ impl Pool {
             });
         });
         open.close(number);
-    }
-
-    fn free(&self) -> MutexGuard<'_, Vec<(usize, Lane)>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

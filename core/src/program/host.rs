@@ -2,7 +2,7 @@
 //! Owns one run's addresses and state; knows no tape and no worlds.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Failure;
 use super::flight::Flight;
@@ -40,12 +40,13 @@ pub(crate) struct HostProgram {
     pub scratch_bytes: usize,
     /// Nanoseconds on one thread, roughly.
     pub cost: u64,
+    /// Workspaces that nobody uses.
     idle: Mutex<Vec<Workspace>>,
 }
 
 /// What a run needs besides buffers; kept between runs so that a steady run allocates nothing.
 #[derive(Default)]
-struct Workspace {
+pub(crate) struct Workspace {
     addresses: Vec<*mut u8>,
     state: RunState,
 }
@@ -93,12 +94,35 @@ impl HostProgram {
         scalars: &[u64],
         watch: Option<&Watch>,
     ) -> Result<(), Failure> {
+        let mut workspace = self.idle().pop().unwrap_or_default();
+        // SAFETY: as our caller promised.
+        let result = unsafe { self.run_in(&mut workspace, arena, inputs, outputs, scalars, watch) };
+        self.idle().push(workspace);
+        result
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Workspace>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As `run`, with a workspace of the caller's.
+    ///
+    /// # Safety
+    /// As for `run`.
+    pub unsafe fn run_in(
+        &self,
+        workspace: &mut Workspace,
+        arena: &Buffer,
+        inputs: &[Arc<Buffer>],
+        outputs: &[Arc<Buffer>],
+        scalars: &[u64],
+        watch: Option<&Watch>,
+    ) -> Result<(), Failure> {
         let watched = watch.and_then(|watch| watch.begin(Kind::Cpu, &self.described));
         if self.scratch_bytes > PROBED_SCRATCH {
             let memory = |problem| Failure { origin: 0, problem };
             Block::new(self.scratch_bytes, "the scratch of a thread").map_err(memory)?;
         }
-        let mut workspace = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         workspace.addresses.clear();
         workspace.addresses.extend(self.operands.iter().map(|place| match *place {
             // SAFETY: the plan keeps offsets inside the arena.
@@ -113,7 +137,6 @@ impl HostProgram {
             Some(watched) => self.execute(&watched.timed(&run), &mut workspace.state),
             None => self.execute(&run, &mut workspace.state),
         };
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
         result.map_err(|error| {
             let step = failed.load(Relaxed);
             let origin = self.steps.get(step as usize).map_or(0, |s| s.origin);

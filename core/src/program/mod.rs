@@ -15,7 +15,7 @@ pub(crate) mod work;
 use std::sync::Arc;
 
 pub(crate) use driven::DrivenProgram;
-pub(crate) use host::HostProgram;
+pub(crate) use host::{HostProgram, Workspace};
 pub(crate) use mixed::MixedProgram;
 
 use crate::buffer::Buffer;
@@ -160,6 +160,7 @@ impl Program {
     /// As for `run`; `arena` and `outputs` have the planned sizes and nobody else uses them.
     pub unsafe fn run_in(
         &self,
+        workspace: &mut Workspace,
         arena: &Buffer,
         inputs: &[Arc<Buffer>],
         outputs: &[Arc<Buffer>],
@@ -169,7 +170,7 @@ impl Program {
         let Body::Host(host) = &self.body else { unreachable!("invariant: only programs of the host are captured") };
         let _flight = begun(host, watch);
         // SAFETY: as our caller promised.
-        unsafe { host.run(arena, inputs, outputs, scalars, watch) }
+        unsafe { host.run_in(workspace, arena, inputs, outputs, scalars, watch) }
     }
 }
 
