@@ -3,10 +3,11 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use crate::driver::{DeviceInfo, DeviceType, Driver, DriverError, FAMILIES, Family};
 use crate::error::{Error, Problem, Result};
+use crate::locks;
 use crate::tape::site::Site;
 
 /// Where a tensor lives. A cheap name; the device itself is opened when it is first asked for.
@@ -33,7 +34,7 @@ static OPENED: RwLock<Vec<Opened>> = RwLock::new(Vec::new());
 /// The driver of a device, if it has one.
 pub(crate) fn driver(kind: Kind) -> Option<Arc<dyn Driver>> {
     let Kind::Driven(number) = kind else { return None };
-    let opened = OPENED.read().unwrap_or_else(PoisonError::into_inner);
+    let opened = locks::read(&OPENED);
     opened.get(usize::from(number)).map(|o| o.driver.clone())
 }
 
@@ -110,7 +111,7 @@ impl Device {
             let device = format!("{family}:{index}");
             Error::new("open", Problem::Device { device, reason }, site)
         };
-        let mut opened = OPENED.write().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = locks::write(&OPENED);
         let last = opened.iter().rposition(|o| o.family == family && o.index == index);
         if let Some(last) = last.filter(|&at| opened[at].driver.lost().is_none()) {
             return Ok(Device(Kind::Driven(last as u16)));
@@ -148,7 +149,7 @@ impl fmt::Display for Device {
             Kind::Cpu => f.write_str("cpu"),
             Kind::Reference => f.write_str("reference"),
             Kind::Driven(number) => {
-                let opened = OPENED.read().unwrap_or_else(PoisonError::into_inner);
+                let opened = locks::read(&OPENED);
                 match opened.get(usize::from(number)) {
                     Some(o) => write!(f, "{}:{}", o.family, o.index),
                     None => f.write_str("unknown"),

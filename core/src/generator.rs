@@ -9,6 +9,7 @@ use tapeflow_ir::DType;
 use tapeflow_macros::kernel;
 
 use crate::device::Device;
+use crate::locks;
 use crate::ops::kernel::map;
 use crate::ops::source::Random;
 use crate::random;
@@ -121,10 +122,10 @@ static DEFAULT: std::sync::LazyLock<std::sync::Mutex<Generator>> =
 
 /// Seeds the generator that `Tensor::rand` and layers without one of their own use.
 pub fn manual_seed(seed: u64) {
-    *DEFAULT.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Generator::new(seed);
+    *locks::lock(&DEFAULT) = Generator::new(seed);
 }
 
 /// The generator that `Tensor::rand` and layers without one of their own use.
 pub fn default_generator() -> Generator {
-    DEFAULT.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    locks::lock(&DEFAULT).clone()
 }

@@ -14,6 +14,7 @@ mod dot;
 pub mod driver;
 mod error;
 mod generator;
+mod locks;
 mod memory;
 mod memory_report;
 mod ops;
@@ -76,5 +77,6 @@ pub mod __test {
     pub use crate::compile::dump::dumped;
     pub use crate::compile::key::collide_program_hashes;
     pub use crate::cpu::{Isa, compile as compile_for_cpu};
+    pub use crate::locks::locks_taken;
     pub use crate::program::flight::peak as programs_in_flight;
 }

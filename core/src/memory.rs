@@ -4,9 +4,10 @@
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ptr::NonNull;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::error::Problem;
+use crate::locks;
 
 /// Every block starts at a multiple of this: a cache line, and the widest vector register.
 pub(crate) const ALIGN: usize = 64;
@@ -74,7 +75,7 @@ pub fn set_memory_limit(bytes: Option<usize>) {
 }
 
 fn with_shelf<T>(f: impl FnOnce(&mut Shelf) -> T) -> T {
-    let mut guard = SHELF.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut guard = locks::lock(&SHELF);
     f(guard.get_or_insert_default())
 }
 

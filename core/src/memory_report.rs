@@ -2,10 +2,11 @@
 //! asked. Owns its form; the numbers come from `memory`, the tensors from the update that ran last.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tapeflow_ir::DType;
 
+use crate::locks;
 use crate::memory;
 use crate::ops::Op;
 use crate::tape::TensorType;
@@ -83,7 +84,7 @@ type Kept = Vec<(Op, TensorType, Site)>;
 static LAST: Mutex<Kept> = Mutex::new(Vec::new());
 
 fn last() -> std::sync::MutexGuard<'static, Kept> {
-    LAST.lock().unwrap_or_else(PoisonError::into_inner)
+    locks::lock(&LAST)
 }
 
 /// Notes what an update that has run computed besides what it was asked for. Every step comes by here: names are made

@@ -1,8 +1,9 @@
 //! Parameters: slots that `backward` reaches, under the paths they have in a model.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::error::Result;
+use crate::locks;
 use crate::precision::Precision;
 use crate::slot::{Slot, Version};
 use crate::tape::site::Site;
@@ -20,7 +21,7 @@ impl Owner {
     }
 
     pub fn path(&self) -> String {
-        self.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locks::lock(&self.path).clone()
     }
 }
 
@@ -72,7 +73,7 @@ impl Parameter {
 
     /// Says under which path the parameter is known.
     pub fn set_path(&self, path: &str) {
-        *self.owner.path.lock().unwrap_or_else(PoisonError::into_inner) = path.to_owned();
+        *locks::lock(&self.owner.path) = path.to_owned();
     }
 
     /// The product `x wᵀ` with its present version, which is read in eight bits if it is kept so; as [`Precision`]

@@ -3,13 +3,14 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::capture;
 use crate::compile::realize;
 use crate::cpu;
 use crate::device::Kind;
 use crate::error::{Error, Problem, Result};
+use crate::locks;
 use crate::parameter::Owner;
 use crate::tape::site::Site;
 use crate::tape::{self, Locked, NodeId};
@@ -90,7 +91,7 @@ impl Slot {
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.0.kept)
     }
 
     /// The current version, or the staged one.
@@ -134,11 +135,11 @@ impl Slot {
     }
 
     fn lock_scales(&self) -> MutexGuard<'_, Option<Slot>> {
-        self.0.scales.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.0.scales)
     }
 
     fn staged(&self) -> MutexGuard<'_, Option<Tensor>> {
-        self.0.staged.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.0.staged)
     }
 
     /// Says what the version will be from this thread's next [`commit`] on: one that an optimizer's step makes, whose
@@ -174,11 +175,7 @@ impl Slot {
 
     /// Calls `f` with the version, unless somebody holds the slot at the moment.
     pub(crate) fn try_with<R>(&self, f: impl FnOnce(&Tensor) -> R) -> Option<R> {
-        match self.0.kept.try_lock() {
-            Ok(kept) => Some(f(&kept.value)),
-            Err(TryLockError::Poisoned(kept)) => Some(f(&kept.into_inner().value)),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        locks::try_lock(&self.0.kept).map(|kept| f(&kept.value))
     }
 
     /// Names another version. The old one's handle goes when the slot is free again.

@@ -7,12 +7,13 @@ mod replay;
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::buffer::Buffer;
 use crate::compile::Ran;
 use crate::compile::plan::Place;
 use crate::error::{Error, Problem, Result};
+use crate::locks;
 use crate::program::Workspace;
 use crate::slot::Slot;
 use crate::tape::site::Site;
@@ -206,7 +207,7 @@ pub fn capture<E: From<Error>>(
         return Err(refused("a capture is going on already".into()).into());
     }
     // What waits on the tape may be another capture's step.
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = locks::lock(&ALONE);
     Tensor::realize_all(inputs)?;
     crate::compile::compute_waiting();
     let given = inputs.iter().map(|t| own_leaf(t, site)).collect::<Result<Vec<Tensor>>>()?;

@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hasher;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use crate::locks;
 use crate::program::Program;
 
 /// What makes two requests the same program: words written by [`KeyWriter`].
@@ -122,7 +123,7 @@ static CACHE: Mutex<Option<Cache>> = Mutex::new(None);
 const LIMIT: usize = 256 << 20;
 
 fn with_cache<T>(f: impl FnOnce(&mut Cache) -> T) -> T {
-    let mut guard = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut guard = locks::lock(&CACHE);
     f(guard.get_or_insert_with(|| Cache::new(LIMIT, hash)))
 }
 

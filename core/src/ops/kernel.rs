@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, RwLock};
 
 use smallvec::SmallVec;
 use tapeflow_ir::{Builder, Const, DType, Extent, Hole, Op as ScalarOp, ScalarFn, Template, TemplateRow, Type, V};
@@ -14,6 +14,7 @@ use super::{Flow, Op, Primitive};
 use crate::compile::fuse::Lower;
 use crate::compile::world::{Id, Vjp, World};
 use crate::error::{Error, Problem};
+use crate::locks;
 use crate::precision;
 use crate::reference::Array;
 use crate::tape::TensorType;
@@ -66,7 +67,7 @@ static INSTANCES: LazyLock<RwLock<HashMap<InstanceKey, Arc<Instance>>>> = LazyLo
 fn instance(template: TemplateRef, dtypes: impl Iterator<Item = DType>) -> Result<Arc<Instance>, Problem> {
     let (dtype, wide) = kernel_types(template.0, dtypes);
     let key = (template, dtype, wide);
-    if let Some(found) = INSTANCES.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+    if let Some(found) = locks::read(&INSTANCES).get(&key) {
         return Ok(found.clone());
     }
     let function = template.0.instantiate_beside(dtype, |index| wide >> index & 1 == 1);
@@ -79,14 +80,14 @@ fn instance(template: TemplateRef, dtypes: impl Iterator<Item = DType>) -> Resul
         })
         .collect();
     let made = Arc::new(Instance { function: Arc::new(function), outputs });
-    INSTANCES.write().unwrap_or_else(PoisonError::into_inner).insert(key, made.clone());
+    locks::write(&INSTANCES).insert(key, made.clone());
     Ok(made)
 }
 
 /// How many templates have been instantiated, for how many dtypes: one of the caches that must not grow in a steady
 /// loop.
 pub(crate) fn instances() -> usize {
-    INSTANCES.read().unwrap_or_else(PoisonError::into_inner).len()
+    locks::read(&INSTANCES).len()
 }
 
 /// The dtype that fills a template's hole: that of the first parameter with the hole, but half precision if another has

@@ -4,9 +4,10 @@
 use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::Pool;
+use crate::locks;
 
 static GLOBAL: Mutex<Option<Arc<Pool>>> = Mutex::new(None);
 
@@ -55,7 +56,7 @@ pub fn set_threads(threads: usize) -> io::Result<()> {
 }
 
 fn slot() -> MutexGuard<'static, Option<Arc<Pool>>> {
-    GLOBAL.lock().unwrap_or_else(PoisonError::into_inner)
+    locks::lock(&GLOBAL)
 }
 
 fn default_pool() -> Pool {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::job::Job;
+use crate::locks;
 use crate::program::kernel::RunError;
 
 /// The end of a list of steps.
@@ -120,7 +121,7 @@ impl RunState {
     /// Notes a failure; the lowest position is kept.
     #[cold]
     pub(super) fn fail(&self, position: u64, error: RunError) {
-        let mut kept = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = locks::lock(&self.error);
         if kept.as_ref().is_none_or(|(lowest, _)| position < *lowest) {
             *kept = Some((position, error));
             self.failed_at.store(position, Ordering::Relaxed);

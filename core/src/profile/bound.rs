@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::device::Kind;
+use crate::locks;
 use crate::program::work::Described;
 use crate::tape::site::Site;
 
@@ -76,7 +77,7 @@ struct Table {
 
 impl Bounds {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.0)
     }
 
     /// The pair of a program and the sites of a run, by canonical number; `None` if there are too many.

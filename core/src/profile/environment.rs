@@ -6,9 +6,10 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use super::{CURRENT, Profiler};
+use crate::locks;
 
 const VARIABLE: &str = "TAPEFLOW_PROFILE";
 const EVENTS: &str = "TAPEFLOW_PROFILE_EVENTS";
@@ -107,7 +108,7 @@ pub(super) fn begin() -> Result<(), String> {
     };
     let outcome = BEGUN.get_or_init(begin).clone();
     if outcome.is_ok() {
-        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = locks::lock(&CURRENT);
         current.know_environment();
     }
     outcome

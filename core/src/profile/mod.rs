@@ -18,7 +18,7 @@ mod watch;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use recorded::{KernelProfile, Profile};
 pub use roofline::Roofline;
@@ -26,6 +26,8 @@ pub(crate) use watch::{Recorder, Watch, WatchedRun, span};
 
 use bound::Totals;
 use store::Store;
+
+use crate::locks;
 
 /// The parts of a request that are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +110,7 @@ struct Current {
 static CURRENT: Mutex<Current> = Mutex::new(Current { store: None, profilers: 0, is_known: false });
 
 fn current() -> MutexGuard<'static, Current> {
-    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+    locks::lock(&CURRENT)
 }
 
 impl Current {

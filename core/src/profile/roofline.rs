@@ -2,7 +2,7 @@
 //! Patterson 2009, the roofline model). Owns the probe; the peaks it finds are those of tapeflow's own kernels.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tapeflow_ir::DType;
@@ -10,6 +10,7 @@ use tapeflow_ir::DType;
 use super::{KernelProfile, hidden};
 use crate::device::Device;
 use crate::error::{Error, Problem, Result};
+use crate::locks;
 use crate::tape::site::Site;
 use crate::tensor::Tensor;
 
@@ -36,7 +37,7 @@ impl Roofline {
     /// A variable that is no positive number; what the device reports.
     pub fn of(device: Device) -> Result<Roofline> {
         static KNOWN: Mutex<BTreeMap<crate::device::Kind, Roofline>> = Mutex::new(BTreeMap::new());
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = locks::lock(&KNOWN);
         if let Some(&roofline) = known.get(&device.0) {
             return Ok(roofline);
         }

@@ -12,6 +12,7 @@ use super::Phase;
 use super::bound::Bounds;
 use crate::device::Kind;
 use crate::driver::StepTime;
+use crate::locks;
 
 /// Events of a segment; a thread asks for memory once per segment.
 const SEGMENT: usize = 1024;
@@ -120,7 +121,7 @@ impl Track {
     }
 
     fn segments(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.segments)
     }
 
     pub fn events(&self) -> Vec<Event> {
@@ -198,7 +199,7 @@ impl Store {
     }
 
     fn tracks(&self) -> MutexGuard<'_, Vec<Arc<Track>>> {
-        self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.tracks)
     }
 
     fn writer(&self, name: String, is_device: bool) -> Writer {
@@ -222,7 +223,7 @@ impl Store {
     /// Notes what a device did in a run that began after `start` and has ended. `steps` are counted from the run's
     /// own beginning; a device has one clock and does one run after the other.
     pub fn push_on(&self, on: Kind, run: RunId, start: u64, length: Option<u64>, steps: &[StepTime]) {
-        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut devices = locks::lock(&self.devices);
         let new = || (0, self.writer(crate::device::Device(on).to_string(), true));
         let (until, writer) = devices.entry(on).or_insert_with(new);
         let now = self.now();

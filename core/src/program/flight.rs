@@ -9,6 +9,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use crate::locks;
+
 /// At once, at most.
 pub const MOST: usize = 2;
 
@@ -42,7 +44,7 @@ fn takes_off() -> bool {
 
 #[cold]
 fn wait() {
-    let mut gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut gate = locks::lock(&GATE);
     WAITING.fetch_add(1, SeqCst);
     while !takes_off() {
         gate = LANDED.wait(gate).unwrap_or_else(PoisonError::into_inner);
@@ -55,7 +57,7 @@ impl Drop for Flight {
         NOW.fetch_sub(1, SeqCst);
         if WAITING.load(SeqCst) != 0 {
             // Who holds the lock and found no room is then waiting, where the call reaches it.
-            drop(GATE.lock().unwrap_or_else(PoisonError::into_inner));
+            drop(locks::lock(&GATE));
             LANDED.notify_one();
         }
     }

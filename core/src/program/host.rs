@@ -2,7 +2,7 @@
 //! Owns one run's addresses and state; knows no tape and no worlds.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::Failure;
 use super::flight::Flight;
@@ -12,6 +12,7 @@ use crate::buffer::Buffer;
 use crate::compile::plan::Place;
 use crate::device::Kind;
 use crate::error::Problem;
+use crate::locks;
 use crate::memory::Block;
 use crate::pool::{self, Job, RunState};
 use crate::profile::Watch;
@@ -102,7 +103,7 @@ impl HostProgram {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Workspace>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.idle)
     }
 
     /// As `run`, with a workspace of the caller's.

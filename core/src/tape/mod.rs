@@ -14,6 +14,7 @@ use tapeflow_ir::DType;
 
 use crate::buffer::Buffer;
 use crate::device::Device;
+use crate::locks;
 use crate::ops::Op;
 use crate::parameter::Owner;
 use crate::tensor::shape::Shape;
@@ -132,7 +133,7 @@ pub(crate) struct Locked(MutexGuard<'static, Option<Tape>>);
 pub(crate) fn lock() -> Locked {
     // A panic while the lock is held would be a bug of this file alone; the columns are then still usable for other
     // graphs.
-    let mut guard = TAPE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut guard = locks::lock(&TAPE);
     guard.get_or_insert_default();
     Locked(guard)
 }

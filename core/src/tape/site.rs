@@ -5,7 +5,9 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex};
+
+use crate::locks;
 
 /// A module path such as `h.3.mlp.fc`, interned; 0 is the empty path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -40,7 +42,7 @@ impl PathId {
     fn child(self, segment: Segment) -> PathId {
         RECENT.with_borrow_mut(|recent| {
             *recent.entry((self, segment)).or_insert_with(|| {
-                let mut paths = PATHS.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut paths = locks::lock(&PATHS);
                 let next = PathId(paths.parents.len() as u32 + 1);
                 let id = *paths.children.entry((self, segment)).or_insert(next);
                 if id == next {
@@ -54,14 +56,14 @@ impl PathId {
 
 /// How many paths were ever entered.
 pub(crate) fn interned() -> usize {
-    PATHS.lock().unwrap_or_else(PoisonError::into_inner).parents.len()
+    locks::lock(&PATHS).parents.len()
 }
 
 impl fmt::Display for PathId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut segments = Vec::new();
         {
-            let paths = PATHS.lock().unwrap_or_else(PoisonError::into_inner);
+            let paths = locks::lock(&PATHS);
             let mut at = *self;
             while at.0 != 0 {
                 let (parent, segment) = paths.parents[at.0 as usize - 1];
