@@ -1,11 +1,13 @@
 //! Slots: places that name an immutable version of a tensor. A step makes new versions; what was recorded before keeps
 //! reading the old ones. Owns in which form a version is kept.
 
+mod kept;
+
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use crate::capture;
+use crate::capture::{self, Lease};
 use crate::compile::realize;
 use crate::cpu;
 use crate::device::Kind;
@@ -15,6 +17,7 @@ use crate::parameter::Owner;
 use crate::tape::site::Site;
 use crate::tape::{self, Locked, NodeId};
 use crate::tensor::Tensor;
+use kept::{Form, Kept, Place};
 
 /// A place that names one version of a tensor after another: the state of a parameter, a buffer or an optimizer.
 ///
@@ -24,31 +27,13 @@ pub struct Slot(Arc<SlotInner>);
 
 #[derive(Debug)]
 struct SlotInner {
-    kept: Mutex<Kept>,
+    kept: Place,
     /// What each row's codes are multiples of; always at the same place, which a captured step reads.
     scales: Mutex<Option<Slot>>,
     owner: Option<Arc<Owner>>,
     trainable: AtomicBool,
     /// The version that the next commit makes.
     staged: Mutex<Option<Tensor>>,
-}
-
-/// A version as it is kept.
-#[derive(Debug)]
-struct Kept {
-    value: Tensor,
-    form: Form,
-}
-
-/// What the tensor that is kept says of a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// It is the version.
-    Whole,
-    /// Codes of eight bits; see [`Tensor::quantize_int8`].
-    EightBits,
-    /// Panels of a weight of so many rows; see [`Tensor::prepack`].
-    Packed(usize),
 }
 
 /// A version as it is read.
@@ -82,7 +67,7 @@ impl Slot {
         let leaf = capture::aside(|| value.as_leaf(owner.is_some(), owner.clone()))?;
         let trainable = AtomicBool::new(owner.is_some());
         Ok(Slot(Arc::new(SlotInner {
-            kept: Mutex::new(Kept { value: leaf, form: Form::Whole }),
+            kept: Place::new(Kept::new(leaf, Form::Whole)),
             scales: Mutex::default(),
             owner,
             trainable,
@@ -91,7 +76,7 @@ impl Slot {
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        locks::lock(&self.0.kept)
+        self.0.kept.lock()
     }
 
     /// The current version, or the staged one.
@@ -109,7 +94,7 @@ impl Slot {
             return Version::Whole(staged.clone());
         }
         let (value, form, scales) = {
-            let Kept { value, form } = &*self.lock();
+            let Kept { value, form, .. } = &*self.lock();
             (value.clone(), *form, if *form == Form::EightBits { self.lock_scales().clone() } else { None })
         };
         capture::note_read(self, &value);
@@ -159,13 +144,14 @@ impl Slot {
         Ok(())
     }
 
-    /// Calls `f` with the version, once no program has taken it. The slot is locked before the tape, here and
-    /// everywhere.
-    pub(crate) fn with_settled<R>(&self, f: impl FnOnce(&Tensor, &Locked) -> R) -> R {
+    /// Shares the version with the step that is running with this lease: `f` is called once no program has taken it.
+    /// The slot is locked before the tape, here and everywhere.
+    pub(crate) fn share<R>(&self, lease: &Arc<Lease>, f: impl FnOnce(&Tensor, &Locked) -> R) -> R {
         loop {
-            let kept = self.lock();
+            let mut kept = self.0.kept.lock_for(Some(lease));
             let tape = tape::lock();
             if !tape.flags[kept.value.node().index()].taken {
+                kept.lend_to(lease);
                 return f(&kept.value, &tape);
             }
             drop(kept);
@@ -173,16 +159,18 @@ impl Slot {
         }
     }
 
-    /// Calls `f` with the version, unless somebody holds the slot at the moment.
-    pub(crate) fn try_with<R>(&self, f: impl FnOnce(&Tensor) -> R) -> Option<R> {
-        locks::try_lock(&self.0.kept).map(|kept| f(&kept.value))
+    /// Lends the version to the step that is running with this lease, unless somebody holds the slot at the moment.
+    pub(crate) fn lend<R>(&self, lease: &Arc<Lease>, f: impl FnOnce(&mut Tensor) -> R) -> Option<R> {
+        let mut kept = self.0.kept.try_lock_for(lease)?;
+        kept.lend_to(lease);
+        Some(f(&mut kept.value))
     }
 
     /// Names another version. The old one's handle goes when the slot is free again.
     fn name(&self, value: Tensor, form: Form) {
         let staged = self.staged().take();
         drop(staged);
-        let old = std::mem::replace(&mut *self.lock(), Kept { value, form });
+        let old = std::mem::replace(&mut *self.lock(), Kept::new(value, form));
         drop(old);
     }
 

@@ -3,7 +3,9 @@
 //! `capture` runs the step as usual and keeps its program. Owns what is noted while a step is captured, and from it the
 //! bindings of its replays (`replay`); knows no passes.
 
+mod lease;
 mod replay;
+mod results;
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,9 +21,10 @@ use crate::slot::Slot;
 use crate::tape::site::Site;
 use crate::tape::{self, NodeId};
 use crate::tensor::Tensor;
+pub(crate) use lease::Lease;
 pub use replay::CapturedStep;
 pub(crate) use replay::place;
-use replay::{Given, Home, Read, Source, Update};
+use replay::{Home, Input, Read, Source, Update};
 
 /// A float of the host that a program reads anew at every run; clones are the same number.
 #[derive(Clone, Debug)]
@@ -248,10 +251,10 @@ fn build(
 ) -> Result<CapturedStep> {
     let refused = |why: String| Error::new("capture", Problem::Argument(why.into()), site);
     let memory = |problem| Error::new("capture", problem, site);
-    let Ran { program, mut inputs, bound, wanted, outputs: first, scalars, sites, origins, updates, .. } = ran;
+    let Ran { program, inputs, bound, wanted, outputs: first, scalars, sites, origins, updates, .. } = ran;
     let input_of = |node: NodeId| bound.iter().position(|&b| b == node);
     let places: Vec<Place> = program.outputs.iter().map(|o| o.place).collect();
-    let mut kept: Vec<Update> = Vec::with_capacity(slots.len());
+    let mut kept: Vec<(Option<usize>, Update)> = Vec::with_capacity(slots.len());
     let written: Vec<Option<Place>> = updates.iter().map(|(_, output, _)| output.map(|k| places[k])).collect();
     for (k, (slot, (old, _, ty))) in slots.iter().zip(updates).enumerate() {
         let held = || refused("a handle of a parameter's version is held elsewhere: drop it before the step".into());
@@ -266,10 +269,18 @@ fn build(
             Place::Output(j) => Home::Apart(j as usize),
             Place::Input(_) | Place::Arena(_) => return Err(apart()),
         };
-        kept.push(Update { grad: slot.tensor().requires_grad(), slot: slot.clone(), ty, input, home, lent: None });
+        kept.push((input, Update { grad: slot.tensor().requires_grad(), slot: slot.clone(), ty, home }));
     }
     // As commits do: two steps over the same slots come upon them in one order.
-    kept.sort_by_key(|u| u.slot.id());
+    kept.sort_by_key(|(_, u)| u.slot.id());
+    let mut inputs: Vec<Input> = inputs.into_iter().map(Input::Fixed).collect();
+    let mut updates = Vec::with_capacity(kept.len());
+    for (k, (input, update)) in kept.into_iter().enumerate() {
+        if let Some(input) = input {
+            inputs[input] = Input::Updated(k);
+        }
+        updates.push(update);
+    }
     let source_of = |updates: &[Update], place: Place| {
         let home = match place {
             Place::Input(i) => Home::InPlace(i as usize),
@@ -286,7 +297,7 @@ fn build(
     let mut found = Vec::with_capacity(results.len());
     for (i, result) in results.iter().enumerate() {
         let output = wanted.iter().position(|&w| w == result.node());
-        let place = output.and_then(|k| Some((k, source_of(&kept, places[k])?)));
+        let place = output.and_then(|k| Some((k, source_of(&updates, places[k])?)));
         let Some((k, (update, output))) = place else {
             let why = "is not computed by the step's program: it must depend on what the step updates";
             return Err(refused(format!("result {i} {why}")));
@@ -313,20 +324,27 @@ fn build(
         (None, _) => Ok(nothing.clone()),
     };
     let outputs = outputs.into_iter().enumerate().map(new_output).collect::<Result<Vec<_>>>()?;
-    let reads: Vec<Read> = reads
-        .iter()
-        .filter(|(slot, _)| kept.iter().all(|u| u.slot.id() != slot.id()))
-        .filter_map(|(slot, value)| {
-            let (ty, grad) = (value.ty().clone(), value.requires_grad());
-            Some(Read { slot: slot.clone(), input: input_of(value.node())?, ty, grad })
-        })
-        .collect();
-    let given: Vec<Given> = given.iter().map(|t| Given { input: input_of(t.node()), ty: t.ty().clone() }).collect();
-    // What is bound anew at every run is not held in between.
-    let updated = kept.iter().filter_map(|u| u.input);
-    for input in given.iter().filter_map(|g| g.input).chain(reads.iter().map(|r| r.input)).chain(updated) {
-        inputs[input] = nothing.clone();
+    let read_only = reads.iter().filter(|(slot, _)| updates.iter().all(|u| u.slot.id() != slot.id()));
+    let mut reads = Vec::new();
+    for (slot, value) in read_only {
+        if let Some(input) = input_of(value.node()) {
+            inputs[input] = Input::Read(reads.len());
+            reads.push(Read { slot: slot.clone(), ty: value.ty().clone(), grad: value.requires_grad() });
+        }
     }
+    for (k, tensor) in given.iter().enumerate() {
+        if let Some(input) = input_of(tensor.node()) {
+            inputs[input] = Input::Given(k);
+        }
+    }
+    let given_operand = |(operand, place): (usize, &Place)| match *place {
+        Place::Input(i) => match inputs[i as usize] {
+            Input::Given(given) => Some((operand, given)),
+            _ => None,
+        },
+        Place::Output(_) | Place::Arena(_) => None,
+    };
+    let given_operands = program.host().operands.iter().enumerate().filter_map(given_operand).collect();
     let arena = Buffer::new(program.arena_bytes, "intermediate values").map_err(memory)?;
     Ok(CapturedStep {
         program,
@@ -337,12 +355,15 @@ fn build(
         scalars,
         sites,
         origins,
-        updates: kept,
+        updates,
         reads,
-        given,
+        bound: Vec::with_capacity(given.len()),
+        given: given.iter().map(|t| t.ty().clone()).collect(),
+        given_operands,
+        lease: Lease::new(),
+        is_placed: false,
         results: found,
         hooks,
-        nothing,
         site,
     })
 }

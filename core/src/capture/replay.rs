@@ -2,12 +2,15 @@
 //! updates, asks every host number for its present value, and runs in the memory of the run before: it allocates
 //! nothing, unless somebody shares the memory of a slot.
 //!
-//! Between runs a step holds no memory of any slot, so others may read, replace and update them as usual. While it
-//! runs, the slots' leaves are marked taken, as those of a commit are. Knows how versions are lent; knows no recording.
+//! Between runs a step keeps its slots' versions on a `lease`, which ends when somebody else looks at one of the slots:
+//! others may read, replace and update them as usual. As long as nobody does, runs take no lock. While a step has
+//! versions, their leaves are marked taken, as those of a commit are. Knows how versions are lent; knows no recording.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::fence;
 
+use super::lease::{Lease, Lent};
 use super::{Hook, Origin, Replay};
 use crate::buffer::Buffer;
 use crate::compile::settle;
@@ -16,9 +19,20 @@ use crate::profile::{self, Phase, span};
 use crate::program::{Failure, Program, Workspace};
 use crate::slot::Slot;
 use crate::tape::site::Site;
-use crate::tape::{self, NodeId, TensorType};
+use crate::tape::{self, TensorType};
 use crate::tensor::Tensor;
-use crate::tensor::element::Element;
+
+/// What one of the program's inputs is.
+pub(super) enum Input {
+    /// The same for all runs.
+    Fixed(Arc<Buffer>),
+    /// That one of the user's inputs.
+    Given(usize),
+    /// The version of that one of the slots that are read.
+    Read(usize),
+    /// The old version of that one of the slots that are updated.
+    Updated(usize),
+}
 
 /// Where the program writes a slot's new version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,33 +49,14 @@ pub(super) struct Update {
     pub ty: TensorType,
     /// Whether gradients reached it when the step was captured.
     pub grad: bool,
-    /// The program's input that is the old version; none if the update does not read it.
-    pub input: Option<usize>,
     pub home: Home,
-    /// What was taken for the run that is going on.
-    pub lent: Option<Lent>,
-}
-
-pub(super) struct Lent {
-    leaf: NodeId,
-    old: Arc<Buffer>,
-    /// In place of the old version's memory, if that is shared: what the program writes, or what it will write next
-    /// time.
-    fresh: Option<Arc<Buffer>>,
 }
 
 /// A slot that the program reads only.
 pub(super) struct Read {
     pub slot: Slot,
-    pub input: usize,
     pub ty: TensorType,
     pub grad: bool,
-}
-
-/// One of the user's inputs; no `input` if the program does not read it.
-pub(super) struct Given {
-    pub input: Option<usize>,
-    pub ty: TensorType,
 }
 
 /// Where a result is read.
@@ -79,7 +74,7 @@ pub struct CapturedStep {
     pub(super) program: Arc<Program>,
     pub(super) workspace: Workspace,
     pub(super) arena: Buffer,
-    pub(super) inputs: Vec<Arc<Buffer>>,
+    pub(super) inputs: Vec<Input>,
     pub(super) outputs: Vec<Arc<Buffer>>,
     pub(super) scalars: Vec<u64>,
     /// Where the nodes of the step were recorded.
@@ -87,15 +82,28 @@ pub struct CapturedStep {
     pub(super) origins: Vec<Origin>,
     pub(super) updates: Vec<Update>,
     pub(super) reads: Vec<Read>,
-    pub(super) given: Vec<Given>,
+    /// The types of the user's inputs.
+    pub(super) given: Vec<TensorType>,
+    /// Where the program reads them: operands, each with the input's number.
+    pub(super) given_operands: Vec<(usize, usize)>,
+    /// What the run that is going on was given.
+    pub(super) bound: Vec<Arc<Buffer>>,
+    pub(super) lease: Arc<Lease>,
+    /// Whether the workspace says where all versions and outputs are.
+    pub(super) is_placed: bool,
     pub(super) results: Vec<(Source, TensorType)>,
     pub(super) hooks: Vec<Hook>,
-    /// Stands for an input that is not bound.
-    pub(super) nothing: Arc<Buffer>,
     pub(super) site: Site,
 }
 
-/// A run that is going on: however it ends, the slots get back a version.
+impl Drop for CapturedStep {
+    fn drop(&mut self) {
+        self.lease.recall();
+    }
+}
+
+/// A run that is going on: however it ends, the slots have a version, and what the run was given is let go: a step that
+/// shared it would keep others from updating it in place.
 struct Run<'s> {
     step: &'s mut CapturedStep,
     is_new: bool,
@@ -103,13 +111,16 @@ struct Run<'s> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        self.step.publish(self.is_new);
-        self.step.unbind();
+        self.step.end(self.is_new);
+        self.step.bound.clear();
     }
 }
 
 impl CapturedStep {
     /// Runs the step on other inputs of the same types.
+    ///
+    /// It allocates nothing, and as long as nobody looked at its slots (parameters, optimizer state) since the run
+    /// before, it takes no lock. Inputs are found without one if they were made from data or were read before.
     ///
     /// # Errors
     /// Inputs of other shapes or dtypes; a failure of the run: parameters and optimizer state are then as they were; a
@@ -121,7 +132,7 @@ impl CapturedStep {
             let why = format!("{} inputs were given to a step of {}", inputs.len(), self.given.len());
             return self.refused(Problem::Argument(why.into()));
         }
-        for (tensor, Given { ty, .. }) in inputs.iter().zip(&self.given) {
+        for (tensor, ty) in inputs.iter().zip(&self.given) {
             if tensor.ty() != ty {
                 return self.refused(Problem::Replace {
                     found: tensor.shape().clone(),
@@ -143,17 +154,22 @@ impl CapturedStep {
         let recorder = profile::recorder().or_else(|problem| self.refused(problem))?;
         let _span = span(recorder.as_ref(), Phase::Replay);
         let watch = recorder.as_ref().map(|recorder| recorder.watch(self.sites.clone()));
-        for (tensor, given) in inputs.iter().zip(&self.given) {
+        for tensor in inputs {
             // Asked for even if the program does not read it: a mistake in it comes out.
-            let buffer = tensor.buffer()?;
-            if let Some(input) = given.input {
-                self.inputs[input] = buffer;
-            }
+            self.bound.push(tensor.known_buffer()?);
         }
         // Hooks are the users': nothing is taken while they run.
         self.hooks.iter_mut().for_each(|hook| hook(Replay::Before));
-        self.bind_reads()?;
-        self.take_updates()?;
+        if !self.lease.resume() {
+            self.is_placed = false;
+            self.lease.begin();
+            self.share_reads()?;
+            self.take_updates()?;
+        }
+        match self.is_placed {
+            true => self.place_given(),
+            false => self.place(),
+        }
         for (word, origin) in self.scalars.iter_mut().zip(&self.origins) {
             match origin {
                 Origin::Fixed => {}
@@ -168,18 +184,18 @@ impl CapturedStep {
                 Origin::Counter(counter) => *word = counter.fetch_add(1, Relaxed),
             }
         }
-        // SAFETY: inputs have the types of the capture; `take` made sure that nobody else reads what is written.
-        let outcome = unsafe {
-            let CapturedStep { program, workspace, arena, inputs, outputs, scalars, .. } = self;
-            program.run_in(workspace, arena, inputs, outputs, scalars, watch.as_ref())
-        };
+        // SAFETY: all operands are where they were placed: the step has the versions of its slots, and inputs have the
+        // types of the capture. `take` made sure that nobody else reads what is written.
+        let outcome = unsafe { self.program.run_in(&mut self.workspace, &self.arena, &self.scalars, watch.as_ref()) };
         if let Err(Failure { problem, .. }) = outcome {
             return self.refused(problem);
         }
         for (source, ty) in &self.results {
             if let Source::Update { update, copy } = source {
+                // SAFETY: the run is going on.
+                let lent = &unsafe { self.lease.held() }.lent[*update];
                 let written = match self.updates[*update].home {
-                    Home::InPlace(input) => &self.inputs[input],
+                    Home::InPlace(_) => lent.written(),
                     Home::Apart(output) => &self.outputs[output],
                 };
                 // SAFETY: both have the type's size, are apart, and are this run's alone.
@@ -193,22 +209,48 @@ impl CapturedStep {
         Err(Error::new("captured step", problem, self.site))
     }
 
+    /// Says where all operands are.
+    fn place(&mut self) {
+        // SAFETY: the run is going on.
+        let held = unsafe { self.lease.held() };
+        let input = |input: usize| match &self.inputs[input] {
+            Input::Fixed(buffer) => buffer.as_ptr(),
+            Input::Given(given) => self.bound[*given].as_ptr(),
+            Input::Read(read) => held.read[*read].as_ptr(),
+            Input::Updated(update) => match self.updates[*update].home {
+                Home::InPlace(_) => held.lent[*update].written().as_ptr(),
+                Home::Apart(_) => held.lent[*update].buffer.as_ptr(),
+            },
+        };
+        let output = |output: usize| self.outputs[output].as_ptr();
+        self.program.host().bind(&mut self.workspace, &self.arena, input, output);
+        self.is_placed = true;
+    }
+
+    /// Says where this run's inputs are; all else is where it was.
+    fn place_given(&mut self) {
+        for &(operand, given) in &self.given_operands {
+            self.workspace.rebind(operand, self.bound[given].as_ptr());
+        }
+    }
+
     /// Binds the present versions of the slots that are read.
-    fn bind_reads(&mut self) -> Result<()> {
-        for Read { slot, input, ty, grad } in &self.reads {
-            let bound = slot.with_settled(|value, tape| {
+    fn share_reads(&mut self) -> Result<()> {
+        for Read { slot, ty, grad } in &self.reads {
+            let bound = slot.share(&self.lease, |value, tape| {
                 check_fits(value, ty, *grad)?;
                 tape.buffer[value.node().index()].clone().ok_or_else(gone)
             });
             match bound {
-                Ok(buffer) => self.inputs[*input] = buffer,
+                // SAFETY: the run is going on.
+                Ok(buffer) => unsafe { self.lease.held() }.read.push(buffer),
                 Err(problem) => return self.refused(problem),
             }
         }
         Ok(())
     }
 
-    /// Takes the versions that are to be replaced, all or none: until `publish`, whoever asks for them waits.
+    /// Takes the versions that are to be replaced, all or none: until they are given back, whoever asks for them waits.
     fn take_updates(&mut self) -> Result<()> {
         'again: loop {
             for k in 0..self.updates.len() {
@@ -216,8 +258,8 @@ impl CapturedStep {
                     Ok(true) => {}
                     Ok(false) => {
                         // Never wait for one slot with others taken: its holder may wait for those.
-                        self.publish(false);
-                        self.updates[k].slot.with_settled(|_, _| ());
+                        self.give_back_updates();
+                        self.updates[k].slot.share(&self.lease, |_, _| ());
                         continue 'again;
                     }
                     Err(problem) => return self.refused(problem),
@@ -228,47 +270,42 @@ impl CapturedStep {
                 return Ok(());
             }
             // Tensors recorded on the versions that are about to go are computed first, so they see the old values.
-            self.publish(false);
+            self.give_back_updates();
             settle(&read.iter().map(Tensor::node).collect::<Vec<_>>())?;
         }
     }
 
     /// Takes one slot's version; `false` if somebody else is about to change it.
     fn take(&mut self, k: usize) -> std::result::Result<bool, Problem> {
-        let Update { slot, ty, grad, input, home, .. } = &self.updates[k];
-        let (input, home) = (*input, *home);
-        let taken = slot.try_with(|value| {
+        let Update { slot, ty, grad, home } = &self.updates[k];
+        let taken = slot.lend(&self.lease, |value| -> std::result::Result<Option<Lent>, Problem> {
             check_fits(value, ty, *grad)?;
-            if !value.is_sole_handle() {
-                let why = "a handle of a parameter's version is held elsewhere: drop it before the captured step runs";
-                return Err(Problem::Argument(why.into()));
-            }
-            let leaf = value.node();
+            let held = "a handle of a parameter's version is held elsewhere: drop it before the captured step runs";
+            let leaf = value.sole().ok_or_else(|| Problem::Argument(held.into()))?;
             let mut tape = tape::lock();
             if tape.flags[leaf.index()].taken {
                 return Ok(None);
             }
-            let old = tape.buffer[leaf.index()].take().ok_or_else(gone)?;
+            let buffer = tape.buffer[leaf.index()].take().ok_or_else(gone)?;
             tape.flags[leaf.index()].taken = true;
             tape.lent += 1;
             tape.pin(leaf);
-            Ok(Some((leaf, old)))
+            Ok(Some(Lent { leaf, buffer, fresh: None }))
         });
-        let Some((leaf, old)) = taken.unwrap_or(Ok(None))? else { return Ok(false) };
-        let is_shared = Arc::strong_count(&old) > 1;
-        let lent = self.updates[k].lent.insert(Lent { leaf, old, fresh: None });
-        if is_shared {
-            let fresh = match home {
+        let Some(lent) = taken.unwrap_or(Ok(None))? else { return Ok(false) };
+        // SAFETY: the run is going on.
+        let held = unsafe { self.lease.held() };
+        held.lent.push(lent);
+        let Lent { buffer, fresh, .. } = &mut held.lent[k];
+        if Arc::strong_count(buffer) > 1 {
+            *fresh = Some(Arc::new(match home {
                 // SAFETY: versions are written whole, and nobody writes what is shared.
-                Home::InPlace(_) => Buffer::from_bytes(unsafe { lent.old.bytes() })?,
-                Home::Apart(_) => Buffer::new(lent.old.len(), "a result")?,
-            };
-            lent.fresh = Some(Arc::new(fresh));
+                Home::InPlace(_) => Buffer::from_bytes(unsafe { buffer.bytes() })?,
+                Home::Apart(_) => Buffer::new(buffer.len(), "a result")?,
+            }));
         }
-        if let Some(input) = input {
-            let in_place = lent.fresh.as_ref().filter(|_| matches!(home, Home::InPlace(_)));
-            self.inputs[input] = in_place.unwrap_or(&lent.old).clone();
-        }
+        // Acquire: partner of the Release with which an `Arc` counts down. Whoever shared it has read it.
+        fence(Acquire);
         Ok(true)
     }
 
@@ -278,108 +315,53 @@ impl CapturedStep {
         if tape.pending() == 0 {
             return Vec::new();
         }
-        let leaves = || self.updates.iter().filter_map(|u| u.lent.as_ref()).map(|l| l.leaf);
+        // SAFETY: the run is going on.
+        let lent = &unsafe { self.lease.held() }.lent;
         tape.begin_walk();
-        for leaf in leaves() {
-            tape.set_mark(leaf, 0);
+        for Lent { leaf, .. } in lent {
+            tape.set_mark(*leaf, 0);
         }
         let is_read = tape.recorded().any(|n| tape.inputs[n.index()].iter().any(|i| tape.marked(*i).is_some()));
         match is_read {
-            true => Tensor::rehandle(&mut tape, &leaves().collect::<Vec<_>>()),
+            true => Tensor::rehandle(&mut tape, &lent.iter().map(|lent| lent.leaf).collect::<Vec<_>>()),
             false => Vec::new(),
         }
     }
 
-    /// Lets the taken leaves name a version again: the new ones, or those they had.
-    fn publish(&mut self, is_new: bool) {
-        let mut tape = tape::lock();
-        for update in &mut self.updates {
-            let Some(Lent { leaf, old, fresh }) = update.lent.take() else { continue };
-            if let Some(input) = update.input {
-                self.inputs[input] = self.nothing.clone();
+    /// Gives the versions that were taken back as they were; the run goes on.
+    fn give_back_updates(&mut self) {
+        // SAFETY: the run is going on.
+        unsafe { self.lease.held() }.give_back_lent(&mut tape::lock());
+    }
+
+    /// Ends the run, if it has begun: the slots' versions are the new ones, or those there were.
+    fn end(&mut self, is_new: bool) {
+        if !self.lease.is_running() {
+            return;
+        }
+        if is_new {
+            // SAFETY: the run is going on.
+            let held = unsafe { self.lease.held() };
+            for (Update { home, .. }, lent) in self.updates.iter().zip(&mut held.lent) {
+                let fresh = lent.fresh.take();
+                match (*home, fresh) {
+                    (Home::InPlace(_), None) => {}
+                    (Home::InPlace(_), Some(fresh)) => lent.buffer = fresh,
+                    (Home::Apart(output), fresh) => {
+                        let new = &mut self.outputs[output];
+                        std::mem::swap(&mut lent.buffer, new);
+                        if let Some(fresh) = fresh {
+                            *new = fresh;
+                        }
+                        self.is_placed = false;
+                    }
+                }
             }
-            let present = match update.home {
-                _ if !is_new => old,
-                Home::InPlace(_) => fresh.unwrap_or(old),
-                Home::Apart(output) => std::mem::replace(&mut self.outputs[output], fresh.unwrap_or(old)),
-            };
-            tape.buffer[leaf.index()] = Some(present);
-            tape.flags[leaf.index()].taken = false;
-            tape.lent -= 1;
-            tape.unpin(leaf);
+            if self.lease.rest() {
+                return;
+            }
         }
-        tape.notify();
-    }
-
-    /// Lets go of what the run was given: a step that shared it would keep others from updating it in place.
-    fn unbind(&mut self) {
-        let given = self.given.iter().filter_map(|g| g.input);
-        for input in given.chain(self.reads.iter().map(|r| r.input)) {
-            self.inputs[input] = self.nothing.clone();
-        }
-    }
-
-    /// The only element of result `index` of the last run.
-    ///
-    /// # Errors
-    /// No such result, several elements, another dtype than `T`'s.
-    #[track_caller]
-    pub fn item<T: Element>(&self, index: usize) -> Result<T> {
-        self.result::<T, _>(index, |bytes, ty| match ty.shape.numel() {
-            1 => Ok(T::first(bytes)),
-            _ => Err(Problem::NotAScalar { shape: ty.shape.clone(), hint: "; `to_vec` reads them all" }),
-        })
-    }
-
-    /// The elements of result `index` of the last run.
-    ///
-    /// # Errors
-    /// No such result, another dtype than `T`'s.
-    #[track_caller]
-    pub fn to_vec<T: Element>(&self, index: usize) -> Result<Vec<T>> {
-        self.result::<T, _>(index, |bytes, _| Ok(T::from_bytes(bytes)))
-    }
-
-    #[track_caller]
-    fn result<T: Element, R>(
-        &self,
-        index: usize,
-        read: impl FnOnce(&[u8], &TensorType) -> std::result::Result<R, Problem>,
-    ) -> Result<R> {
-        self.read(index, |bytes, ty| match ty.dtype == T::DTYPE {
-            true => read(bytes, ty),
-            false => Err(Problem::DType { found: ty.dtype, wanted: T::DTYPE.name().into() }),
-        })
-    }
-
-    #[track_caller]
-    fn read<R>(
-        &self,
-        index: usize,
-        read: impl FnOnce(&[u8], &TensorType) -> std::result::Result<R, Problem>,
-    ) -> Result<R> {
-        let site = Site::here();
-        let refused = |problem| Error::new("captured result", problem, site);
-        let Some((source, ty)) = self.results.get(index) else {
-            let why = format!("there are {} results and no number {index}", self.results.len());
-            return Err(refused(Problem::Argument(why.into())));
-        };
-        let buffer = match source {
-            Source::Output(output) => &*self.outputs[*output],
-            Source::Update { copy, .. } => copy,
-        };
-        // SAFETY: the capture filled it with the first run's values, every run writes it whole or not at all, and runs
-        // need `&mut self`.
-        read(unsafe { buffer.bytes() }, ty).map_err(refused)
-    }
-
-    /// Result `index` of the last run, as a tensor of its own.
-    ///
-    /// # Errors
-    /// No such result.
-    #[track_caller]
-    pub fn tensor(&self, index: usize) -> Result<Tensor> {
-        self.read(index, |bytes, ty| Ok(Tensor::from_bytes(bytes, ty.dtype, ty.shape.clone())))
+        self.lease.end();
     }
 
     /// Bytes of memory that a run needs beyond its inputs: known before it runs.

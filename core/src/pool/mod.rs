@@ -41,7 +41,7 @@ mod scratch;
 mod seat;
 mod sleep;
 mod state;
-mod sync;
+pub(crate) mod sync;
 mod threads;
 mod worker;
 

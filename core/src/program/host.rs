@@ -50,10 +50,19 @@ pub(crate) struct HostProgram {
 pub(crate) struct Workspace {
     addresses: Vec<*mut u8>,
     state: RunState,
+    /// Whether there was memory for the scratch of a thread since it was bound.
+    is_probed: bool,
 }
 
-// SAFETY: the addresses are rewritten at the start of each run and read during it only.
+// SAFETY: addresses are no memory; who runs a program with them answers for what is there.
 unsafe impl Send for Workspace {}
+
+impl Workspace {
+    /// Says where one of the operands is from now on.
+    pub fn rebind(&mut self, operand: usize, address: *mut u8) {
+        self.addresses[operand] = address;
+    }
+}
 
 impl std::fmt::Debug for Workspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -96,41 +105,53 @@ impl HostProgram {
         watch: Option<&Watch>,
     ) -> Result<(), Failure> {
         let mut workspace = self.idle().pop().unwrap_or_default();
+        self.bind(&mut workspace, arena, |i| inputs[i].as_ptr(), |i| outputs[i].as_ptr());
         // SAFETY: as our caller promised.
-        let result = unsafe { self.run_in(&mut workspace, arena, inputs, outputs, scalars, watch) };
+        let result = unsafe { self.run_bound(&mut workspace, arena, scalars, watch) };
         self.idle().push(workspace);
         result
+    }
+
+    /// Says where the operands of the runs in this workspace are.
+    pub fn bind(
+        &self,
+        workspace: &mut Workspace,
+        arena: &Buffer,
+        input: impl Fn(usize) -> *mut u8,
+        output: impl Fn(usize) -> *mut u8,
+    ) {
+        workspace.is_probed = false;
+        workspace.addresses.clear();
+        workspace.addresses.extend(self.operands.iter().map(|place| match *place {
+            // SAFETY: the plan keeps offsets inside the arena.
+            Place::Arena(offset) => unsafe { arena.as_ptr().add(offset) },
+            Place::Input(i) => input(i as usize),
+            Place::Output(i) => output(i as usize),
+        }));
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Workspace>> {
         locks::lock(&self.idle)
     }
 
-    /// As `run`, with a workspace of the caller's.
+    /// Runs the program with the operands that the workspace was bound to.
     ///
     /// # Safety
-    /// As for `run`.
-    pub unsafe fn run_in(
+    /// The workspace was bound, by this program and with this arena, to host memory as planned, which is still there;
+    /// nobody else uses what is written.
+    pub unsafe fn run_bound(
         &self,
         workspace: &mut Workspace,
         arena: &Buffer,
-        inputs: &[Arc<Buffer>],
-        outputs: &[Arc<Buffer>],
         scalars: &[u64],
         watch: Option<&Watch>,
     ) -> Result<(), Failure> {
         let watched = watch.and_then(|watch| watch.begin(Kind::Cpu, &self.described));
-        if self.scratch_bytes > PROBED_SCRATCH {
+        if self.scratch_bytes > PROBED_SCRATCH && !workspace.is_probed {
             let memory = |problem| Failure { origin: 0, problem };
             Block::new(self.scratch_bytes, "the scratch of a thread").map_err(memory)?;
+            workspace.is_probed = true;
         }
-        workspace.addresses.clear();
-        workspace.addresses.extend(self.operands.iter().map(|place| match *place {
-            // SAFETY: the plan keeps offsets inside the arena.
-            Place::Arena(offset) => unsafe { arena.as_ptr().add(offset) },
-            Place::Input(i) => inputs[i as usize].as_ptr(),
-            Place::Output(i) => outputs[i as usize].as_ptr(),
-        }));
         let failed = AtomicU32::new(u32::MAX);
         let run =
             Run { program: self, addresses: &workspace.addresses, arena: arena.as_ptr(), scalars, failed: &failed };

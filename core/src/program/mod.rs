@@ -154,23 +154,26 @@ impl Program {
         Ok(outputs)
     }
 
-    /// Runs a program of the host in memory that is given; nothing is allocated.
+    /// Runs a program of the host with the operands that the workspace was bound to; nothing is allocated.
     ///
     /// # Safety
-    /// As for `run`; `arena` and `outputs` have the planned sizes and nobody else uses them.
+    /// As for `HostProgram::run_bound`.
     pub unsafe fn run_in(
         &self,
         workspace: &mut Workspace,
         arena: &Buffer,
-        inputs: &[Arc<Buffer>],
-        outputs: &[Arc<Buffer>],
         scalars: &[u64],
         watch: Option<&Watch>,
     ) -> Result<(), Failure> {
-        let Body::Host(host) = &self.body else { unreachable!("invariant: only programs of the host are captured") };
-        let _flight = begun(host, watch);
+        let _flight = begun(self.host(), watch);
         // SAFETY: as our caller promised.
-        unsafe { host.run_in(workspace, arena, inputs, outputs, scalars, watch) }
+        unsafe { self.host().run_bound(workspace, arena, scalars, watch) }
+    }
+
+    /// The body of a program of the host.
+    pub fn host(&self) -> &HostProgram {
+        let Body::Host(host) = &self.body else { unreachable!("invariant: only programs of the host are captured") };
+        host
     }
 }
 

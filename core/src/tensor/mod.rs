@@ -9,7 +9,7 @@ mod read;
 pub(crate) mod shape;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use tapeflow_ir::DType;
 
@@ -39,6 +39,16 @@ struct Handle {
     mistake: Option<Arc<Mistake>>,
     /// Made for the runtime's own use beside the user's.
     second: bool,
+    /// The contents, once they were seen, so that they are found again without a lock. It keeps no memory, and is no
+    /// use of the buffer. A node keeps its buffer as long as it has a handle; only a slot's version may get another,
+    /// while the slot's handle is its only one: see `Tensor::sole`.
+    known: OnceLock<Weak<Buffer>>,
+}
+
+impl Handle {
+    fn new(node: NodeId, ty: TensorType, grad: bool) -> Handle {
+        Handle { node, ty, grad, mistake: None, second: false, known: OnceLock::new() }
+    }
 }
 
 struct Mistake {
@@ -111,7 +121,7 @@ impl Tensor {
         tape.flags[node.index()].cut = !grad_enabled();
         tape.region[node.index()] = Region::current();
         drop(tape);
-        let made = Tensor(Arc::new(Handle { node, ty, grad, mistake: None, second: false }));
+        let made = Tensor(Arc::new(Handle::new(node, ty, grad)));
         match eager() {
             true => made.realize().map_or_else(|error| Tensor::mistake(error, made.ty().clone()), |()| made.clone()),
             false => made,
@@ -131,7 +141,7 @@ impl Tensor {
         let node = tape.push(op.into(), inputs, ty.clone(), site, grad, None);
         tape.flags[node.index()].cut = !grad_enabled();
         tape.region[node.index()] = Region::current();
-        Tensor(Arc::new(Handle { node, ty, grad, mistake: None, second: false }))
+        Tensor(Arc::new(Handle::new(node, ty, grad)))
     }
 
     /// New handles of nodes that have some already.
@@ -139,15 +149,20 @@ impl Tensor {
         let mut make = |&node: &NodeId| {
             tape.pin(node);
             let (ty, grad) = (tape.ty[node.index()].clone(), tape.flags[node.index()].grad);
-            Tensor(Arc::new(Handle { node, ty, grad, mistake: None, second: true }))
+            let mut handle = Handle::new(node, ty, grad);
+            handle.second = true;
+            Tensor(Arc::new(handle))
         };
         nodes.iter().map(&mut make).collect()
     }
 
     /// A leaf with its contents.
     pub(crate) fn leaf(buffer: Arc<Buffer>, ty: TensorType, grad: bool, site: Site) -> Tensor {
+        let known = OnceLock::from(Arc::downgrade(&buffer));
         let node = tape::lock().push(Op::Leaf, Inputs::new(), ty.clone(), site, grad, Some(buffer));
-        Tensor(Arc::new(Handle { node, ty, grad, mistake: None, second: false }))
+        let mut handle = Handle::new(node, ty, grad);
+        handle.known = known;
+        Tensor(Arc::new(handle))
     }
 
     /// A value that is wrong, of the type it was probably meant to have.
@@ -194,7 +209,9 @@ impl Tensor {
             ty.shape = Shape(ty.shape.iter().map(|_| 1).collect());
         }
         let node = tape::lock().push(Op::Leaf, Inputs::new(), ty.clone(), site, false, None);
-        Tensor(Arc::new(Handle { node, ty, grad: false, mistake: Some(mistake), second: false }))
+        let mut handle = Handle::new(node, ty, false);
+        handle.mistake = Some(mistake);
+        Tensor(Arc::new(handle))
     }
 
     /// The first mistake this value depends on.
@@ -230,6 +247,13 @@ impl Tensor {
     /// Whether this is the only handle of its node.
     pub(crate) fn is_sole_handle(&self) -> bool {
         Arc::strong_count(&self.0) == 1
+    }
+
+    /// The node, if this is its only handle: it may get another buffer.
+    pub(crate) fn sole(&mut self) -> Option<NodeId> {
+        let handle = Arc::get_mut(&mut self.0)?;
+        handle.known = OnceLock::new();
+        Some(handle.node)
     }
 
     /// Whether `backward` would reach through this value.
