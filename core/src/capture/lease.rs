@@ -98,6 +98,12 @@ impl Lease {
         self.state.is_running()
     }
 
+    /// Whether somebody waits for the end of the run.
+    #[cfg(test)]
+    pub(super) fn is_wanted(&self) -> bool {
+        self.state.is_wanted()
+    }
+
     /// What the step has.
     ///
     /// # Safety

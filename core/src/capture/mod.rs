@@ -6,6 +6,8 @@
 mod lease;
 mod replay;
 mod results;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

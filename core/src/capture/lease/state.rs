@@ -43,6 +43,11 @@ impl State {
         matches!(self.0.load(Ordering::Relaxed), RUNNING | WANTED)
     }
 
+    #[cfg(test)]
+    pub fn is_wanted(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == WANTED
+    }
+
     /// `RUNNING → WANTED`; `true` if it is `RESTING`.
     pub fn want(&self) -> bool {
         // Relaxed: nothing is read on the strength of it but under the tape's lock.
