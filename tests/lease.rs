@@ -1,7 +1,8 @@
 //! What captured steps keep of their slots from run to run, and that nobody can tell: others read, replace and update
-//! the slots at any time. The tests share one tape and run at the same time.
+//! the slots at any time. The tests share one tape, and run one at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tapeflow::prelude::*;
@@ -11,9 +12,17 @@ fn vector(values: &[f32]) -> Tensor {
     Tensor::from_vec(values.to_vec(), [values.len()])
 }
 
+/// A capture computes first what waits on the tape, that of other threads too: an update that another test has just
+/// recorded would then be a value of its own, and not be made in place.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs that follow each other keep what they have of the slots; whoever looks in between finds the present versions.
 #[test]
 fn between_runs_the_slots_are_everybodys() -> Result<()> {
+    let _alone = alone();
     let (w, last) = (Parameter::new(vector(&[0.0, 0.0]))?, Slot::new(vector(&[0.0, 0.0]))?);
     let (scale, x) = (Slot::new(vector(&[1.0, 1.0]))?, vector(&[1.0, 2.0]));
     // One new version goes where the old one was, one apart from it, and one slot is only read.
@@ -86,6 +95,7 @@ fn between_runs_the_slots_are_everybodys() -> Result<()> {
 /// one version must not take it for the next.
 #[test]
 fn versions_that_change_places_are_found_as_inputs() -> Result<()> {
+    let _alone = alone();
     let last = Slot::new(vector(&[0.0]))?;
     let mut turn = capture(&[&vector(&[1.0])], |given| {
         commit(&[(&last, &given[0] * 1.0)])?;
@@ -113,6 +123,7 @@ fn versions_that_change_places_are_found_as_inputs() -> Result<()> {
 /// a slot that a step reads are made in place.
 #[test]
 fn a_step_at_rest_keeps_no_memory_from_others() -> Result<()> {
+    let _alone = alone();
     const LENGTH: usize = 1 << 20;
     let big = |value: f32| Tensor::from_vec(vec![value; LENGTH], [LENGTH]);
     let (w, scale) = (Slot::new(big(0.0))?, Slot::new(big(1.0))?);
@@ -146,6 +157,7 @@ fn planned_in_place(slot: &Slot) -> Result<bool> {
 /// saw earlier, and a run is made whole or refused.
 #[test]
 fn readers_see_whole_versions_in_order() -> Result<()> {
+    let _alone = alone();
     const LENGTH: usize = 5000;
     let count = Slot::new(vector(&[0.0; LENGTH]))?;
     let one = vector(&[1.0; LENGTH]);

@@ -138,15 +138,15 @@ fn the_passes_of_a_training_step() -> Result<()> {
                 expect![[r#"
                     == fuse
                     0: %6 = Matmul %4 %3 // matmul
-                    1: group [4, 5] (%6[5, 1]+0, %2[0, 1]+0) -> %8 Store([5, 1]+0) // tanh
+                        then group [4, 5] (%6[5, 1]+0, %2[0, 1]+0) -> %8 Store([5, 1]+0)
                         fn(f32 lane, f32 lane)
                         %0: f32 lane = input 0
                         %1: f32 lane = input 1
                         %2: f32 lane = add %0, %1
                         %3: f32 lane = tanh %2
                         return %3
-                    2: %10 = Matmul %8 %1 // matmul
-                    3: group [4, 2] (%10[2, 1]+0, %0[0, 1]+0, %12[2, 1]+0, scalar 0) -> %15 ReduceTrailing(Sum, 2), %35 Store([2, 1]+0) // sub
+                    1: %10 = Matmul %8 %1 // matmul
+                        then group [4, 2] (%10[2, 1]+0, %0[0, 1]+0, %12[2, 1]+0, scalar 0) -> %15 ReduceTrailing(Sum, 2), %35 Store([2, 1]+0)
                         fn(f32 lane, f32 lane, f32 lane, f32 lane)
                         %0: f32 lane = input 0
                         %1: f32 lane = input 1
@@ -160,19 +160,18 @@ fn the_passes_of_a_training_step() -> Result<()> {
                         %9: f32 lane = mul %8, %5
                         %10: f32 lane = add %9, %9
                         return %6, %10
-                    4: group [] (%15[]+0, scalar 0) -> %17 Store([]+0) // div
+                        then group [4, 2] (%35[2, 1]+0) -> %36 ReduceLeading(Sum, 1)
+                        fn(f32 lane)
+                        %0: f32 lane = input 0
+                        return %0
+                    2: group [] (%15[]+0, scalar 0) -> %17 Store([]+0) // div
                         fn(f32 lane, f32 lane)
                         %0: f32 lane = input 0
                         %1: f32 lane = input 1
                         %2: f32 lane = div %0, %1
                         return %2
-                    5: group [4, 2] (%35[2, 1]+0) -> %36 ReduceLeading(Sum, 1) // sum [0]
-                        fn(f32 lane)
-                        %0: f32 lane = input 0
-                        return %0
-                    6: %38 = Matmul %35 %1 // matmul
-                    7: %40 = Matmul %35 %8 // matmul
-                    8: group [4, 5] (%6[5, 1]+0, %2[0, 1]+0, %38[5, 1]+0) -> %44 Store([5, 1]+0) // vjp
+                    3: %38 = Matmul %35 %1 // matmul
+                        then group [4, 5] (%6[5, 1]+0, %2[0, 1]+0, %38[5, 1]+0) -> %44 Store([5, 1]+0)
                         fn(f32 lane, f32 lane, f32 lane)
                         %0: f32 lane = input 0
                         %1: f32 lane = input 1
@@ -184,15 +183,16 @@ fn the_passes_of_a_training_step() -> Result<()> {
                         %7: f32 lane = sub %6, %5
                         %8: f32 lane = mul %2, %7
                         return %8
-                    9: group [4, 5] (%44[5, 1]+0) -> %45 ReduceLeading(Sum, 1) // sum [0]
+                        then group [4, 5] (%44[5, 1]+0) -> %45 ReduceLeading(Sum, 1)
                         fn(f32 lane)
                         %0: f32 lane = input 0
                         return %0
-                    10: %47 = Matmul %44 %4 // matmul
-                    11: group [5, 3] (%3[3, 1]+0, %47[3, 1]+0, scalar 1, scalar 2) -> %50 Store([3, 1]+0) // plain
-                    11: group [5] (%2[1]+0, %45[1]+0, scalar 1, scalar 2) -> %51 Store([1]+0) // plain
-                    11: group [2, 5] (%1[5, 1]+0, %40[5, 1]+0, scalar 1, scalar 2) -> %52 Store([5, 1]+0) // plain
-                    11: group [2] (%0[1]+0, %36[1]+0, scalar 1, scalar 2) -> %53 Store([1]+0) // plain
+                    4: %40 = Matmul %35 %8 // matmul
+                    5: %47 = Matmul %44 %4 // matmul
+                    6: group [5, 3] (%3[3, 1]+0, %47[3, 1]+0, scalar 1, scalar 2) -> %50 Store([3, 1]+0) // plain
+                    6: group [5] (%2[1]+0, %45[1]+0, scalar 1, scalar 2) -> %51 Store([1]+0) // plain
+                    6: group [2, 5] (%1[5, 1]+0, %40[5, 1]+0, scalar 1, scalar 2) -> %52 Store([5, 1]+0) // plain
+                    6: group [2] (%0[1]+0, %36[1]+0, scalar 1, scalar 2) -> %53 Store([1]+0) // plain
                         fn(f32 lane, f32 lane, f32 lane, f32 lane)
                         %0: f32 lane = input 0
                         %1: f32 lane = input 1
@@ -210,28 +210,28 @@ fn the_passes_of_a_training_step() -> Result<()> {
                 expect![[r#"
                     == plan
                     arena 576 bytes
-                    %0: 8 bytes at Input(0) during 3..=11
-                    %1: 40 bytes at Input(1) during 2..=11
-                    %2: 20 bytes at Input(2) during 1..=11
-                    %3: 60 bytes at Input(3) during 0..=11
-                    %4: 48 bytes at Input(4) during 0..=10
-                    %6: 80 bytes at Arena(0) during 0..=8
-                    %8: 80 bytes at Arena(128) during 1..=7
-                    %10: 32 bytes at Arena(448) during 2..=3
-                    %12: 32 bytes at Input(5) during 3..=3
-                    %15: 4 bytes at Arena(256) during 3..=4
-                    %17: 4 bytes at Output(0) during 4..=4
-                    %35: 32 bytes at Arena(448) during 3..=7
-                    %36: 8 bytes at Arena(512) during 5..=11
-                    %38: 80 bytes at Arena(256) during 6..=8
-                    %40: 40 bytes at Arena(384) during 7..=11
-                    %44: 80 bytes at Arena(0) during 8..=10
-                    %45: 20 bytes at Arena(192) during 9..=11
-                    %47: 60 bytes at Arena(128) during 10..=11
-                    %50: 60 bytes at Input(3) during 11..=11
-                    %51: 20 bytes at Input(2) during 11..=11
-                    %52: 40 bytes at Input(1) during 11..=11
-                    %53: 8 bytes at Input(0) during 11..=11
+                    %0: 8 bytes at Input(0) during 1..=6
+                    %1: 40 bytes at Input(1) during 1..=6
+                    %2: 20 bytes at Input(2) during 0..=6
+                    %3: 60 bytes at Input(3) during 0..=6
+                    %4: 48 bytes at Input(4) during 0..=5
+                    %6: 80 bytes at Arena(0) during 0..=3
+                    %8: 80 bytes at Arena(128) during 0..=4
+                    %10: 32 bytes at Arena(384) during 1..=1
+                    %12: 32 bytes at Input(5) during 1..=1
+                    %15: 4 bytes at Arena(256) during 1..=2
+                    %17: 4 bytes at Output(0) during 2..=2
+                    %35: 32 bytes at Arena(384) during 1..=4
+                    %36: 8 bytes at Arena(512) during 1..=6
+                    %38: 80 bytes at Arena(256) during 3..=3
+                    %40: 40 bytes at Arena(64) during 4..=6
+                    %44: 80 bytes at Arena(256) during 3..=5
+                    %45: 20 bytes at Arena(448) during 3..=6
+                    %47: 60 bytes at Arena(0) during 5..=6
+                    %50: 60 bytes at Input(3) during 6..=6
+                    %51: 20 bytes at Input(2) during 6..=6
+                    %52: 40 bytes at Input(1) during 6..=6
+                    %53: 8 bytes at Input(0) during 6..=6
                 "#]],
             ),
             (
@@ -239,18 +239,13 @@ fn the_passes_of_a_training_step() -> Result<()> {
                 expect![[r#"
                     == schedule
                     arena 576 bytes
-                    0: matmul [Input(4), Input(3), Arena(0)] waits for 0, then [1, 8, 11]
-                    1: tanh [Arena(0), Input(2), Arena(128)] waits for 1, then [2, 7, 8, 9, 10, 11]
-                    2: matmul [Arena(128), Input(1), Arena(448)] waits for 1, then [3, 9, 10, 11]
-                    3: sub [Arena(448), Input(0), Input(5), Arena(256), Arena(448)] waits for 1, then [4, 5, 6, 7, 11]
-                    4: div [Arena(256), Output(0)] waits for 1, then [6]
-                    5: sum [0] [Arena(448), Arena(512)] waits for 1, then [11]
-                    6: matmul [Arena(448), Input(1), Arena(256)] waits for 2, then [8, 11]
-                    7: matmul [Arena(448), Arena(128), Arena(384)] waits for 2, then [9, 10, 11]
-                    8: vjp [Arena(0), Input(2), Arena(256), Arena(0)] waits for 3, then [9, 10, 11]
-                    9: sum [0] [Arena(0), Arena(192)] waits for 4, then [11]
-                    10: matmul [Arena(0), Input(4), Arena(128)] waits for 4, then [11]
-                    11: plain [Input(3), Arena(128), Input(3), Input(2), Arena(192), Input(2), Input(1), Arena(384), Input(1), Input(0), Arena(512), Input(0)] waits for 10, then []
+                    0: matmul [Input(4), Input(3), Arena(0), Arena(0), Input(2), Arena(128)] waits for 0, then [1, 3, 4, 5, 6]
+                    1: matmul [Arena(128), Input(1), Arena(384), Arena(384), Input(0), Input(5), Arena(256), Arena(384), Arena(384), Arena(512)] waits for 1, then [2, 3, 4, 6]
+                    2: div [Arena(256), Output(0)] waits for 1, then [3]
+                    3: matmul [Arena(384), Input(1), Arena(256), Arena(0), Input(2), Arena(256), Arena(256), Arena(256), Arena(448)] waits for 3, then [4, 5, 6]
+                    4: matmul [Arena(384), Arena(128), Arena(64)] waits for 3, then [6]
+                    5: matmul [Arena(256), Input(4), Arena(0)] waits for 2, then [6]
+                    6: plain [Input(3), Arena(0), Input(3), Input(2), Arena(448), Input(2), Input(1), Arena(64), Input(1), Input(0), Arena(512), Input(0)] waits for 5, then []
                 "#]],
             ),
         ],

@@ -60,8 +60,8 @@ pub(crate) enum Draft {
         from: Id,
         to: Id,
     },
-    /// Reads `reads`, in the order of the kernel's operands, then writes `write`, if it writes at all. The groups of its
-    /// epilogue go on with that.
+    /// Reads `reads`, in the order of the kernel's operands, then writes `write`, if it writes at all. The groups of
+    /// its epilogue go on with that.
     Kernel {
         kernel: Kernel,
         reads: Vec<Id>,

@@ -180,9 +180,9 @@ impl Executable for FusedKernel {
     }
 
     unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
-        // SAFETY: the product's operands come first and are as our caller promised. No other chunk makes this block, nor
-        // reads or writes the elements of the groups' operands at its indices; sums down columns have partial results
-        // for the lines between multiples of `LEADING_ROWS`, where blocks begin.
+        // SAFETY: the product's operands come first and are as our caller promised. No other chunk makes this block,
+        // nor reads or writes the elements of the groups' operands at its indices; sums down columns have partial
+        // results for the lines between multiples of `LEADING_ROWS`, where blocks begin.
         unsafe {
             self.product.run_chunk(chunk, &Args { operands: &args.operands[..self.own], ..*args }, scratch)?;
             if self.late {

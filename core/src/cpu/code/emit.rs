@@ -1,8 +1,9 @@
 //! Bodies as instructions of one form. Owns the loops, the frame and what stays in registers.
 //!
 //! Registers: rdi the slots' addresses, rsi rows left, rdx elements of a row, rcx the constants, r8 the first element
-//! of the row (at first the elements from row to row, which go to the frame), r9 the current one, r12 the current one of the row's, r10 elements of a row in whole sixteens, r11 the
-//! row; rax is the address of the slot used last, rbx is free for one instruction. r13 to r15 are the form's.
+//! of the row (at the call the elements from row to row, which go to the frame), r9 the current one, r12 the current
+//! one of the row's, r10 elements of a row in whole sixteens, r11 the row; rax is the address of the slot used last,
+//! rbx is free for one instruction. r13 to r15 are the form's.
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
