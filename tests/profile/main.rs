@@ -62,11 +62,18 @@ fn a_recorded_step_has_the_bits_of_one_that_is_not() -> Result<()> {
         let (recorded, profile) = profile(train);
         assert_eq!(plain, recorded?);
         assert_eq!(profile.dropped_events(), 0);
-        // The products of a layer, those of its derivative too, are recorded under its module.
+        // The products of a layer's derivative are recorded under its module; its own goes on with the activation, and
+        // is recorded under that one's too.
         let kernels = profile.kernels();
-        let first: Vec<_> = kernels.iter().filter(|k| k.name == "matmul" && k.module == "h.0.mlp.c_fc").collect();
-        assert!(first.iter().map(|k| k.calls).sum::<u64>() == 9, "{first:?}");
-        assert!(first.iter().all(|k| k.flops == 2 * (8 * 32) * 64 * (4 * 64)), "{first:?}");
+        let of = |name: &str, module: &str| -> Vec<_> {
+            kernels.iter().filter(|k| k.name == name && k.module == module).collect()
+        };
+        let product = 2 * (8 * 32) * 64 * (4 * 64);
+        let [derivative, own] = [of("matmul", "h.0.mlp.c_fc"), of("gelu∘add∘matmul", "h.0.mlp.c_fc, h.0.mlp")];
+        assert!(derivative.iter().map(|k| k.calls).sum::<u64>() == 6, "{derivative:?} of {kernels:?}");
+        assert!(derivative.iter().all(|k| k.flops == product), "{derivative:?}");
+        assert!(own.iter().map(|k| k.calls).sum::<u64>() == 3, "{own:?} of {kernels:?}");
+        assert!(own.iter().all(|k| k.flops > product), "{own:?}");
         assert!(kernels.iter().all(|k| k.busy.as_nanos() > 0 || k.bytes_written == 0), "{kernels:?}");
     }
     set_threads(0)?;
