@@ -59,6 +59,18 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("gemv_768x3072", matmul::gemv),
     ("gemv_bf16_50257x768", matmul::gemv),
     ("gemv_bf16_3072x768", matmul::gemv),
+    ("linear_masked_4x3072x768", matmul::linear),
+    ("linear_masked_64x768x768", matmul::linear),
+    ("linear_masked_512x512x512", matmul::linear),
+    ("linear_cast_1x3072x768", matmul::linear),
+    ("linear_cast_8x3072x768", matmul::linear),
+    ("linear_cast_512x768x768", matmul::linear),
+    ("linear_relu_16384x32x256", matmul::linear),
+    ("linear_relu_2048x128x512", matmul::linear),
+    ("linear_softmax_4096x64x512", matmul::linear),
+    ("linear_plain_4096x64x512", matmul::linear),
+    ("linear_plain_2048x128x512", matmul::linear),
+    ("linear_plain_16384x32x256", matmul::linear),
 ];
 
 #[derive(Parser)]

@@ -1,4 +1,5 @@
-//! Matrix products: square ones in f32 and bf16, and those of a single row with a weight, as generation has them.
+//! Matrix products: square ones in f32 and bf16, those of a single row with a weight, as generation has them, and those
+//! of which an operand is made first.
 
 use tapeflow::Result;
 use tapeflow::prelude::*;
@@ -45,4 +46,32 @@ pub fn gemv(bench: &mut Bench, name: &str) -> Result<()> {
             None => Ok(()),
         }
     })
+}
+
+/// `linear_KIND_MxNxK`: a linear layer at inference, M rows of K inputs, N outputs, of which an operand is made at each
+/// call: the weight is masked (`masked`), or f32 and the product bf16 (`cast`); the input is what `relu` or `softmax`
+/// makes of it.
+pub fn linear(bench: &mut Bench, name: &str) -> Result<()> {
+    let mut words = name.split('_').skip(1);
+    let (kind, extents) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let extents: Vec<usize> = extents.split('x').filter_map(|extent| extent.parse().ok()).collect();
+    let [m, n, k] = extents.try_into().unwrap_or([4, 3072, 768]);
+    let generator = Generator::new(0);
+    let (x, w) = (generator.randn([m, k]), generator.randn([n, k]));
+    let mask = generator.randn([n, k]).gt(&Tensor::zeros([1], DType::F32)).cast(DType::F32);
+    Tensor::realize_all(&[&x, &w, &mask])?;
+    let half = Precision::Bf16;
+    let product = || match kind {
+        "masked" => x.matmul(&(&w * &mask).t()),
+        "cast" => half.operand(&x).matmul(&half.operand(&w).t()),
+        "softmax" => x.softmax(-1).matmul(&w.t()),
+        "plain" => x.matmul(&w.t()),
+        _ => x.relu().matmul(&w.t()),
+    };
+    let gigabytes = |elements: usize| elements as f64 * 4.0 / 1e9;
+    let read = m * k + n * k * if kind == "masked" { 2 } else { 1 };
+    let written = if kind == "cast" { m * n / 2 } else { m * n };
+    let gflop = if kind == "cast" { 0.5 } else { 1.0 } * 2.0 * (m * n * k) as f64 / 1e9;
+    let floor = Floor { gflop, gb: gigabytes(read + written) };
+    no_grad(|| bench.ms(name, floor, || product().realize(), &[]))
 }

@@ -13,21 +13,27 @@ use crate::cpu;
 use crate::device;
 use crate::driver::{self, Driver, Lowered, PlannedStep};
 use crate::error::Problem;
-use crate::program::kernel::{Executable, Fused, Group, Kernel, Output, Source};
+use crate::program::kernel::{Executable, Fused, Group, Kernel, Made, Output, Source};
 use crate::program::work::{self, Described};
 use crate::program::{Body, DrivenProgram, HostProgram, host};
 
 /// A kernel and the nodes its operands are; `None` for a copy between devices.
 fn kernel_of(draft: &Draft) -> Option<(Kernel, Vec<Id>)> {
     Some(match draft {
-        Draft::Kernel { kernel, reads, write, epilogue } => {
-            let operands = reads.iter().chain(write).copied().collect();
-            if epilogue.is_empty() {
+        Draft::Kernel { kernel, reads, write, prologue, epilogue } => {
+            let is_given = |at: usize| prologue.iter().all(|(made, _)| *made != at);
+            let given = reads.iter().enumerate().filter(|(at, _)| is_given(*at)).map(|(_, id)| id);
+            let mut operands: Vec<Id> = given.chain(write).copied().collect();
+            if prologue.is_empty() && epilogue.is_empty() {
                 return Some((kernel.clone(), operands));
             }
-            let (epilogue, others): (Vec<Group>, Vec<Vec<Id>>) = epilogue.iter().map(group_of).unzip();
-            let fused = Fused { product: Box::new(kernel.clone()), epilogue };
-            (Kernel::Fused(fused), [vec![operands], others].concat().concat())
+            for (_, group) in prologue {
+                let mut own = group_of(group).1;
+                own.pop();
+                operands.extend(own);
+            }
+            operands.extend(epilogue.iter().flat_map(|group| group_of(group).1));
+            (Kernel::Fused(fused_of(kernel, prologue, epilogue)), operands)
         }
         Draft::Group(g) => {
             let (group, operands) = group_of(g);
@@ -41,7 +47,22 @@ fn kernel_of(draft: &Draft) -> Option<(Kernel, Vec<Id>)> {
     })
 }
 
-pub(super) fn group_of(g: &GroupDraft) -> (Group, Vec<Id>) {
+/// A product with what makes its operands and what goes on with its result.
+pub(super) fn fused_of<'d>(
+    product: &Kernel,
+    prologue: &[(usize, GroupDraft)],
+    epilogue: impl IntoIterator<Item = &'d GroupDraft>,
+) -> Fused {
+    let made = |(operand, group): &(usize, GroupDraft)| Made { operand: *operand, group: group_of(group).0 };
+    Fused {
+        prologue: prologue.iter().map(made).collect(),
+        product: Box::new(product.clone()),
+        epilogue: epilogue.into_iter().map(|group| group_of(group).0).collect(),
+    }
+}
+
+/// A group, and the nodes its operands are: what it reads, then what it stores.
+fn group_of(g: &GroupDraft) -> (Group, Vec<Id>) {
     let mut operands: Vec<Id> = Vec::new();
     let mut operand = |id: Id| {
         operands.iter().position(|&o| o == id).unwrap_or_else(|| {

@@ -70,12 +70,16 @@ impl Dump {
             for (i, step) in steps.iter().enumerate() {
                 let name = world.op[step.node.index()].name();
                 match &step.draft {
-                    Draft::Kernel { kernel, reads, write, epilogue } => {
+                    Draft::Kernel { kernel, reads, write, prologue, epilogue } => {
                         let kernel = format!("{kernel:?}");
                         let kind = kernel.split('(').next().unwrap_or_default().to_owned();
                         let reads: Vec<String> = reads.iter().map(|x| format!("%{}", x.0)).collect();
                         let write = write.map_or("-".into(), |x| format!("%{}", x.0));
                         let _ = writeln!(out, "{i}: {write} = {kind} {} // {name}", reads.join(" "));
+                        for (operand, group) in prologue {
+                            let _ = writeln!(out, "    first operand {operand}: {}", describe_group(group));
+                            function(&mut out, group);
+                        }
                         for group in epilogue {
                             let _ = writeln!(out, "    then {}", describe_group(group));
                             function(&mut out, group);

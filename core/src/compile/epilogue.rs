@@ -4,13 +4,13 @@
 //!
 //! Owns the walk over the steps; which groups suit a product is the device's to say (`cpu::takes`).
 
-use super::assemble::group_of;
+use super::assemble::fused_of;
 use super::expr::ExprSource;
 use super::fuse::{Draft, GroupDraft, Step};
 use super::world::{Id, World};
 use crate::cpu::{self, Isa};
 use crate::device::Kind;
-use crate::program::kernel::{Fused, Kernel, Layout, OutputKind};
+use crate::program::kernel::{Kernel, Layout, OutputKind};
 
 /// Groups of one epilogue.
 const MOST: usize = 4;
@@ -36,7 +36,8 @@ pub(super) fn epilogues(world: &World, steps: &mut Vec<Step>) {
     }
 }
 
-fn is_product(world: &World, step: &Step) -> bool {
+/// Whether a step is a product that can have a prologue and an epilogue.
+pub(super) fn is_product(world: &World, step: &Step) -> bool {
     let kernel = matches!(&step.draft, Draft::Kernel { kernel: Kernel::Matmul(_) | Kernel::LinearInt8(_), .. });
     kernel && world.ty[step.node.index()].device.0 == Kind::Cpu
 }
@@ -87,10 +88,6 @@ fn goes_on(world: &World, step: &Step, made: &[Id], group: &GroupDraft) -> bool 
 
 /// Whether the device takes the group behind what the step has.
 fn suits(step: &Step, group: &GroupDraft, isa: Isa) -> bool {
-    let Draft::Kernel { kernel, epilogue, .. } = &step.draft else { return false };
-    if epilogue.len() >= MOST {
-        return false;
-    }
-    let groups = epilogue.iter().chain([group]).map(|group| group_of(group).0).collect();
-    cpu::takes(&Fused { product: Box::new(kernel.clone()), epilogue: groups }, isa)
+    let Draft::Kernel { kernel, prologue, epilogue, .. } = &step.draft else { return false };
+    epilogue.len() < MOST && cpu::takes(&fused_of(kernel, prologue, epilogue.iter().chain([group])), isa)
 }

@@ -61,11 +61,13 @@ pub(crate) enum Draft {
         to: Id,
     },
     /// Reads `reads`, in the order of the kernel's operands, then writes `write`, if it writes at all. The groups of
-    /// its epilogue go on with that.
+    /// its prologue make some of the operands, by their numbers, which are written nowhere; those of its epilogue go on
+    /// with the result.
     Kernel {
         kernel: Kernel,
         reads: Vec<Id>,
         write: Option<Id>,
+        prologue: Vec<(usize, GroupDraft)>,
         epilogue: Vec<GroupDraft>,
     },
 }
@@ -78,7 +80,15 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// The fused loop nests, if it is or has such.
+    /// The groups that make operands of its kernel, and the numbers of these.
+    pub fn prologue(&self) -> &[(usize, GroupDraft)] {
+        match &self.draft {
+            Draft::Kernel { prologue, .. } => prologue,
+            _ => &[],
+        }
+    }
+
+    /// The fused loop nests that store something, if it is or has such.
     pub fn groups(&self) -> &[GroupDraft] {
         match &self.draft {
             Draft::Group(group) => std::slice::from_ref(group),
@@ -88,17 +98,21 @@ impl Step {
         }
     }
 
+    /// What a kernel and its prologue read, anywhere and at any time.
+    pub fn kernel_reads(&self) -> impl Iterator<Item = Id> {
+        let reads = if let Draft::Kernel { reads, .. } = &self.draft { &reads[..] } else { &[] };
+        let is_given = |at: usize| self.prologue().iter().all(|(made, _)| *made != at);
+        let given = reads.iter().enumerate().filter(move |(at, _)| is_given(*at)).map(|(_, id)| *id);
+        given.chain(self.prologue().iter().flat_map(|(_, group)| group.reads()))
+    }
+
     pub fn reads(&self) -> Vec<Id> {
-        match &self.draft {
-            Draft::Kernel { reads, epilogue, .. } if epilogue.is_empty() => reads.clone(),
-            Draft::Kernel { reads, epilogue, .. } => {
-                let made = self.writes();
-                let others = epilogue.iter().flat_map(GroupDraft::reads).filter(|id| !made.contains(id));
-                reads.iter().copied().chain(others).collect()
-            }
-            Draft::Copy { from, .. } => vec![*from],
-            _ => self.groups().iter().flat_map(GroupDraft::reads).collect(),
+        if let Draft::Copy { from, .. } = &self.draft {
+            return vec![*from];
         }
+        let made = if let Draft::Kernel { .. } = &self.draft { self.writes() } else { Vec::new() };
+        let by_groups = self.groups().iter().flat_map(GroupDraft::reads).filter(|id| !made.contains(id));
+        self.kernel_reads().chain(by_groups).collect()
     }
 
     pub fn writes(&self) -> Vec<Id> {
@@ -178,6 +192,7 @@ pub(crate) fn fuse(world: &World, roots: &[Id], fuse: bool) -> Result<Vec<Step>,
     if fuse {
         steps = super::batch::batch(world, super::merge::merge(world, steps, &lower.is_root));
         super::epilogue::epilogues(world, &mut steps);
+        super::prologue::prologues(world, &mut steps, &lower.is_root);
         super::urgent::urgent_first(&mut steps);
     }
     Ok(steps)
@@ -191,7 +206,7 @@ pub(crate) fn verify(world: &World, steps: &[Step]) -> Result<(), String> {
         if let Some(id) = step.reads().into_iter().find(|id| !written[id.index()]) {
             return Err(format!("step {i} reads %{} before it is written", id.0));
         }
-        for group in step.groups() {
+        for group in step.prologue().iter().map(|(_, group)| group).chain(step.groups()) {
             group.expr.function.verify().map_err(|e| format!("step {i}: {e}"))?;
             if group.expr.function.outputs.len() != group.outputs.len() {
                 return Err(format!("step {i}: a function of other results than the group has outputs"));
@@ -461,7 +476,7 @@ impl Lower<'_> {
     }
 
     fn push_kernel(&mut self, kernel: Kernel, reads: Vec<Id>, write: Option<Id>) {
-        let draft = Draft::Kernel { kernel, reads, write, epilogue: Vec::new() };
+        let draft = Draft::Kernel { kernel, reads, write, prologue: Vec::new(), epilogue: Vec::new() };
         self.steps.push(Step { draft, node: self.node });
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fuse::{Draft, Step};
+use super::fuse::{Draft, GroupDraft, Step};
 use super::world::{Id, World};
 
 /// Operations that a name lists, at most.
@@ -27,19 +27,17 @@ impl<'w> Labels<'w> {
 
     /// A step's name and the canonical numbers of the nodes that it computes.
     pub fn of(&self, step: &Step) -> (String, Box<[u32]>) {
-        let parts: BTreeSet<Id> = step.groups().iter().flat_map(|g| g.expr.parts.iter().copied()).collect();
+        let groups = step.prologue().iter().map(|(_, group)| group).chain(step.groups());
+        let parts_of = |group: &GroupDraft| group.expr.parts.iter().copied().collect::<BTreeSet<Id>>();
+        let parts: BTreeSet<Id> = groups.flat_map(parts_of).collect();
         let parts = if parts.is_empty() { BTreeSet::from([step.node]) } else { parts };
         let origins: BTreeSet<u32> = parts.iter().map(|id| self.world.origin[id.index()]).collect();
-        let count = if let Draft::Groups(groups) = &step.draft { groups.len() } else { 1 };
         // A batch is named after its first group.
-        let first: BTreeSet<Id> = match step.groups() {
-            [first, _, ..] if !first.expr.parts.is_empty() => first.expr.parts.iter().copied().collect(),
-            _ => parts,
+        let (first, times) = match &step.draft {
+            Draft::Groups(groups) => (groups.first().map(parts_of), format!(" ×{}", groups.len())),
+            _ => (None, String::new()),
         };
-        let mut name = self.joined(&first);
-        if count > 1 {
-            name += &format!(" ×{count}");
-        }
+        let name = self.joined(&first.filter(|first| !first.is_empty()).unwrap_or(parts)) + &times;
         (name, origins.into_iter().collect())
     }
 

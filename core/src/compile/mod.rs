@@ -20,6 +20,7 @@ mod merge;
 mod place;
 pub(crate) mod plan;
 mod planned;
+mod prologue;
 mod ran;
 mod recompute;
 mod regions;

@@ -199,20 +199,12 @@ fn may_replace(bound: &Bound, steps: &[Step], id: Id, input: u32) -> Option<Take
     {
         return Some(Takeover::Around(at));
     }
-    if kernel_reads(writer).iter().any(|&x| is_input(x)) {
+    if writer.kernel_reads().any(is_input) {
         return None;
     }
     let writes_it = |g: &&GroupDraft| g.outputs.iter().any(|(o, _)| *o == id);
     let group = writer.groups().iter().find(writes_it).filter(|_| writers.next().is_none())?;
     makes_in_place(writer, group, id, is_input).then_some(Takeover::Elementwise)
-}
-
-/// What a step's kernel reads beside its groups, anywhere and at any time.
-fn kernel_reads(step: &Step) -> &[Id] {
-    match &step.draft {
-        Draft::Kernel { reads, .. } => reads,
-        _ => &[],
-    }
 }
 
 /// Whether a group of a step stores the whole of `id` and reads some input, if at all, only element by element at the

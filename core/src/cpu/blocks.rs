@@ -27,6 +27,8 @@ pub const DEPTH: usize = 192;
 /// Bytes of `b` in a block of a product whose `b` passes by, about, at least; it has up to `PORTIONS` blocks of more.
 const PORTION: usize = 64 << 10;
 const PORTIONS: usize = 16;
+/// What it costs to make an element of an operand, as an element of `b` to pack.
+const MAKING: f64 = 2.0;
 /// Their columns are multiples of this where columns lie side by side.
 const PASSING: usize = 128;
 
@@ -65,11 +67,22 @@ pub struct Wanted {
     pub whole: bool,
     /// What their lines begin at multiples of.
     pub grain: usize,
+    /// Which of the operands are made anew for each block.
+    pub made: [bool; 2],
+    /// Rows and columns, at most, about.
+    pub most: [usize; 2],
 }
 
 impl Default for Wanted {
     fn default() -> Wanted {
-        Wanted { whole: false, grain: ROWS }
+        Wanted { whole: false, grain: ROWS, made: [false; 2], most: [usize::MAX; 2] }
+    }
+}
+
+impl Wanted {
+    /// Rows of blocks, and blocks of a row, at least.
+    fn least(self, m: usize, n: usize) -> [usize; 2] {
+        [m.div_ceil(self.most[0]).max(1), n.div_ceil(self.most[1]).max(1)]
     }
 }
 
@@ -95,16 +108,18 @@ pub fn grid((m, n, k): (usize, usize, usize), along: bool, side_by_side: bool, a
     let wanted = work.div_ceil(BLOCK_WORK).clamp(least, BLOCKS);
     // A remainder keeps all threads but one idle.
     let wanted = wanted.next_multiple_of(wanted.next_power_of_two().min(4));
-    let grids = (1..=wanted).map(|down| {
+    let [least_down, least_across] = asked.least(m, n);
+    let grids = (least_down..=wanted.max(least_down)).map(|down| {
         let rows = Parts::new(m, down, asked.grain.next_multiple_of(ROWS));
-        let across = if asked.whole { 1 } else { wanted.div_ceil(rows.count) };
+        let across = if asked.whole { 1 } else { wanted.div_ceil(rows.count).max(least_across) };
         [rows, Parts::new(n, across, if n < WIDE * across { VECTOR } else { COLUMNS })]
     });
     let price = |[rows, cols]: &[Parts; 2]| {
         // Every row of blocks packs all of `b`, once for each `HEIGHT` rows, every column of blocks reads all of `a`.
         // Weights as measured.
-        let reading = if along { 0.1 } else { 0.3 };
-        let packing = if side_by_side { 1.0 } else { 2.0 };
+        let [making_a, making_b] = asked.made.map(|is_made| if is_made { MAKING } else { 0.0 });
+        let reading = if along { 0.1 } else { 0.3 } + making_a;
+        let packing = if side_by_side { 1.0 } else { 2.0 } + making_b;
         let passes = rows.count * rows.largest().div_ceil(HEIGHT);
         let packed = (cols.count * m * k) as f64 * reading + (passes * n * k) as f64 * packing;
         let blocks = rows.count * cols.count;
@@ -117,8 +132,8 @@ pub fn grid((m, n, k): (usize, usize, usize), along: bool, side_by_side: bool, a
 
 /// The parts of `n` columns that pass by in so many lanes, `column` bytes a column: of turns, one column in each lane,
 /// or of columns side by side if there is one lane.
-pub fn portions(n: usize, column: usize, lanes: usize) -> Parts {
-    let count = (n.saturating_mul(column) / PORTION).clamp(1, PORTIONS);
+pub fn portions(n: usize, column: usize, lanes: usize, asked: Wanted) -> Parts {
+    let count = (n.saturating_mul(column) / PORTION).clamp(1, PORTIONS).max(asked.least(1, n)[1]);
     Parts::new(n / lanes, count, if lanes == 1 { PASSING } else { 1 })
 }
 

@@ -157,6 +157,11 @@ impl Area {
         Area { lines, pitch: width, first: columns.start, count: columns.len(), scale: 1 }
     }
 
+    /// Neighbouring elements, whole rows of `unit` elements.
+    pub fn of_elements(elements: Range<usize>, unit: usize) -> Area {
+        Area { lines: 0..1, pitch: 0, first: elements.start / unit, count: elements.len() / unit, scale: unit }
+    }
+
     /// The rows of `cols` elements that the area touches, and which columns of them.
     pub fn lines_of(&self, cols: usize) -> (Range<usize>, Range<usize>) {
         if self.pitch != 0 {

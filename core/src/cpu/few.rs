@@ -43,7 +43,7 @@ impl fmt::Debug for FewRows {
 impl FewRows {
     /// Compiles a product of bf16 whose rows are few, and whose operands can be read as pairs where they lie; `None`
     /// for others.
-    pub fn new(matmul: &Matmul, isa: Isa) -> Option<FewRows> {
+    pub fn new(matmul: &Matmul, wanted: Wanted, isa: Isa) -> Option<FewRows> {
         let wide = Matmul { dtype: DType::F32, ..matmul.clone() };
         let whole = MatmulKernel::<f32>::new(&wide, Wanted::default(), isa);
         let (m, n, terms) = whole.extents();
@@ -58,7 +58,7 @@ impl FewRows {
         };
         let (a, b) = (pieces(&whole.a)?, pieces(&whole.b)?);
         let lanes = if b.direct == Some(1) { 1 } else { lanes };
-        let blocks = portions(n, terms * DType::BF16.size(), 1);
+        let blocks = portions(n, terms * DType::BF16.size(), 1, wanted);
         Some(FewRows { whole, a, b, blocks, lanes, passing, narrow: table::cast(isa, DType::F32, DType::BF16)? })
     }
 }

@@ -1,7 +1,9 @@
-//! Products with epilogues: each chunk makes a block of the product's result, and the groups go on with that while it
-//! is in the caches. Where a result is so small that one thread is through with it at once, they wait for all of it.
+//! Products with prologues and epilogues: each chunk makes the lines of the operands that it needs, then a block of the
+//! product's result, and the groups go on with that while it is in the caches. Where a result is so small that one
+//! thread is through with it at once, they wait for all of it.
 //!
-//! Owns when a group can go on so, and the order of what runs; the blocks are the product's, the loops the groups'.
+//! Owns when that can be done so, and the order of what runs; the blocks are the product's, the loops the groups', the
+//! operands' places `prologue`'s.
 
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use super::int8::Int8Kernel;
 use super::isa::Isa;
 use super::matmul;
 use super::output::LEADING_ROWS;
+use super::prologue::{self, Strip};
 use super::space::product;
 use crate::ops::kernel::is_row;
 use crate::program::kernel::{Args, Executable, Fused, Group, Kernel, Layout, OutputKind, RunError, Source};
@@ -25,13 +28,22 @@ const BESIDE: usize = 128 << 10;
 /// Lines of a block that has them whole, at least: each block packs all of the right operand.
 const TALL: usize = 64;
 
-/// A compiled product with its epilogue.
+/// Operands of a product, at most.
+const PRODUCT_OPERANDS: usize = 4;
+
+/// A compiled product with its prologue and its epilogue.
 #[derive(Debug)]
 pub struct FusedKernel {
+    strips: Vec<Strip>,
+    /// Bytes of scratch for the strips.
+    places: usize,
     product: Arc<dyn Blocked>,
     groups: Vec<Part>,
-    /// Operands of the product.
+    /// Operands of the product, and which of them are given.
     own: usize,
+    given: usize,
+    /// Bytes of the shared partial results, of the strips and of all.
+    partial_bytes: usize,
     /// Whether the groups wait for the whole of the result.
     late: bool,
 }
@@ -45,12 +57,30 @@ struct Part {
     partial: usize,
 }
 
-/// Whether the last group of the epilogue can go on behind those before it, which can, and is better run so.
+/// Whether a product takes a prologue and an epilogue, the last group of which was added, and is better run so.
 pub fn takes(fused: &Fused, isa: Isa) -> bool {
-    let Some(group) = fused.epilogue.last() else { return true };
-    let wanted = wanted(&fused.epilogue);
+    let wanted = wanted(fused);
     let compiled = |wanted| blocked(&fused.product, wanted, isa);
     let (Ok(product), Ok(usual)) = (compiled(wanted), compiled(Wanted::default())) else { return false };
+    takes_prologue(fused, &*product, &*usual, isa) && takes_epilogue(fused, wanted, &*product, &*usual)
+}
+
+/// Whether all operands that are made can be, and cost less than they save: a step, and their way to memory and back.
+fn takes_prologue(fused: &Fused, product: &dyn Blocked, usual: &dyn Blocked, isa: Isa) -> bool {
+    let pays = |made| {
+        let strip = Strip::new(made, &fused.product, 0..0, isa);
+        strip.is_ok_and(|strip| strip.fits(product) && strip.loss(product, usual) <= strip.gain(product))
+    };
+    let is_alike = || {
+        let rows = |of: &dyn Blocked| of.block(0).map_or(0, |[rows, _]| rows.len());
+        product.chunks() * 4 >= usual.chunks().min(16) && rows(product) >= rows(usual).min(TALL)
+    };
+    fused.prologue.is_empty() || is_alike() && fused.prologue.iter().all(pays)
+}
+
+/// Whether the last group of the epilogue can go on behind those before it, which can.
+fn takes_epilogue(fused: &Fused, wanted: Wanted, product: &dyn Blocked, usual: &dyn Blocked) -> bool {
+    let Some(group) = fused.epilogue.last() else { return true };
     let (lines, width) = product.lines();
     match lines * width {
         elements if elements == 0 || space_of(group) != elements => false,
@@ -59,7 +89,7 @@ pub fn takes(fused: &Fused, isa: Isa) -> bool {
             let chunks = product.chunks();
             let most = if chunks == 1 { ALONE } else { BESIDE };
             elements <= most.saturating_mul(chunks)
-                && has_fit_blocks(&*product, wanted, &*usual)
+                && has_fit_blocks(product, wanted, usual)
                 && fused.epilogue.iter().all(|group| fits(group, width))
         }
     }
@@ -73,18 +103,17 @@ fn blocked(kernel: &Kernel, wanted: Wanted, isa: Isa) -> Result<Arc<dyn Blocked>
     match kernel {
         Kernel::Matmul(matmul) => matmul::compile(matmul, wanted, isa),
         Kernel::LinearInt8(linear) => Ok(Arc::new(Int8Kernel::new(linear, isa))),
-        _ => Err(CompileError::Malformed("only products have epilogues")),
+        _ => Err(CompileError::Malformed("only products have prologues and epilogues")),
     }
 }
 
 /// What the groups need of the product's blocks.
-fn wanted(epilogue: &[Group]) -> Wanted {
+fn wanted(Fused { prologue, product, epilogue }: &Fused) -> Wanted {
     let leads = |group: &Group| group.outputs.iter().any(|o| matches!(o.kind, OutputKind::ReduceLeading(..)));
     let usual = Wanted::default();
-    Wanted {
-        whole: epilogue.iter().any(|group| is_row(&group.function)),
-        grain: if epilogue.iter().any(leads) { LEADING_ROWS } else { usual.grain },
-    }
+    let whole = epilogue.iter().any(|group| is_row(&group.function));
+    let grain = if epilogue.iter().any(leads) { LEADING_ROWS } else { usual.grain };
+    prologue::wanted(prologue, product, Wanted { whole, grain, ..usual })
 }
 
 /// Whether all blocks are as the groups need them, and not much worse for the product than its usual ones.
@@ -130,24 +159,33 @@ fn fits(group: &Group, width: usize) -> bool {
 }
 
 impl FusedKernel {
-    /// Compiles a product and its epilogue, which it [`takes`].
+    /// Compiles a product with a prologue and an epilogue, which it [`takes`].
     ///
     /// # Errors
     /// See [`CompileError`].
     pub fn new(fused: &Fused, isa: Isa) -> Result<FusedKernel, CompileError> {
-        let product = blocked(&fused.product, wanted(&fused.epilogue), isa)?;
+        let product = blocked(&fused.product, wanted(fused), isa)?;
         let (lines, width) = product.lines();
         let late = lines * width <= FEW;
         let own = if let Kernel::LinearInt8(_) = *fused.product { 4 } else { 3 };
+        let given = own - fused.prologue.len();
+        let (mut operand, mut partial, mut places) = (given, 0, 0);
+        let mut strips: Vec<Strip> = Vec::with_capacity(fused.prologue.len());
+        for made in &fused.prologue {
+            let reads = operand..operand + made.group.operands() - 1;
+            operand = reads.end;
+            let mut strip = Strip::new(made, &fused.product, reads, isa)?;
+            strip.lay_out(&*product, (&mut partial, &mut places));
+            strips.push(strip);
+        }
         let mut groups: Vec<Part> = Vec::with_capacity(fused.epilogue.len());
-        let (mut operand, mut partial) = (own, 0);
         for group in &fused.epilogue {
             let kernel = if late { group::compile(group, isa)? } else { group::compile_for_parts(group, isa)? };
             let (operands, here) = (operand..operand + group.operands(), partial);
             (operand, partial) = (operands.end, partial + kernel.partial_bytes().next_multiple_of(64));
             groups.push(Part { kernel, operands, partial: here });
         }
-        Ok(FusedKernel { product, groups, own, late })
+        Ok(FusedKernel { strips, places, product, groups, own, given, partial_bytes: partial, late })
     }
 }
 
@@ -168,23 +206,46 @@ impl Executable for FusedKernel {
 
     fn scratch_bytes(&self) -> usize {
         let groups = self.groups.iter().map(|part| part.kernel.scratch_bytes());
-        groups.fold(self.product.scratch_bytes(), usize::max)
+        let strips = self.strips.iter().map(Strip::scratch_bytes);
+        self.places + groups.chain(strips).fold(self.product.scratch_bytes(), usize::max)
     }
 
     fn partial_bytes(&self) -> usize {
-        self.groups.last().map_or(0, |part| part.partial + part.kernel.partial_bytes())
+        self.partial_bytes
     }
 
     fn cost(&self) -> u64 {
-        self.product.cost() + self.groups.iter().map(|part| part.kernel.cost()).sum::<u64>()
+        let strips: f64 = self.strips.iter().map(|strip| strip.cost(&*self.product)).sum();
+        self.product.cost() + strips as u64 + self.groups.iter().map(|part| part.kernel.cost()).sum::<u64>()
+    }
+
+    fn has_prepare(&self) -> bool {
+        self.strips.iter().any(Strip::is_early)
+    }
+
+    unsafe fn prepare(&self, args: &Args<'_>) {
+        for strip in self.strips.iter().filter(|strip| strip.is_early()) {
+            // SAFETY: as our caller promised.
+            unsafe { strip.make_all(args) }
+        }
     }
 
     unsafe fn run_chunk(&self, chunk: usize, args: &Args<'_>, scratch: &mut [u8]) -> Result<(), RunError> {
-        // SAFETY: the product's operands come first and are as our caller promised. No other chunk makes this block,
-        // nor reads or writes the elements of the groups' operands at its indices; sums down columns have partial
-        // results for the lines between multiples of `LEADING_ROWS`, where blocks begin.
+        let mut given = args.operands[..self.given].iter();
+        let mut operands = [std::ptr::null_mut(); PRODUCT_OPERANDS];
+        let (places, scratch) = scratch.split_at_mut(self.places);
+        let places = places.as_mut_ptr();
+        // SAFETY: the product's operands come first and are as our caller promised, or are made here. No other chunk
+        // makes this block, nor reads or writes the elements of the groups' operands at its indices; sums down columns
+        // have partial results for the lines between multiples of `LEADING_ROWS`, where blocks begin.
         unsafe {
-            self.product.run_chunk(chunk, &Args { operands: &args.operands[..self.own], ..*args }, scratch)?;
+            for (number, operand) in operands[..self.own].iter_mut().enumerate() {
+                *operand = match self.strips.iter().find(|strip| strip.operand == number) {
+                    Some(strip) => strip.make(&*self.product, chunk, args, (places, scratch)),
+                    None => *given.next().expect("invariant: an operand is given or made"),
+                };
+            }
+            self.product.run_chunk(chunk, &Args { operands: &operands[..self.own], ..*args }, scratch)?;
             if self.late {
                 return Ok(());
             }

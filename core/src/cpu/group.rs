@@ -312,6 +312,11 @@ impl GroupKernel {
         self.shapes.by_row
     }
 
+    /// Elements of what its tiles have whole.
+    pub fn unit(&self) -> usize {
+        if self.shapes.by_row { self.shapes.length } else { 1 }
+    }
+
     /// Whether tiles may be of some of the columns of several rows.
     pub fn is_all_code(&self) -> bool {
         is_all_code(&self.lowered)

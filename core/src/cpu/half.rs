@@ -39,7 +39,7 @@ const GROUP: usize = 256 << 10;
 pub fn compile(matmul: &Matmul, wanted: Wanted, isa: Isa) -> Option<Arc<dyn Blocked>> {
     match (matmul.dtype, isa) {
         (DType::BF16, Isa::Avx512Bf16) => Some(Arc::new(HalfMatmul::<Pair>::new(matmul, wanted, isa)?)),
-        (DType::F16 | DType::BF16, _) => Some(match FewRows::new(matmul, isa) {
+        (DType::F16 | DType::BF16, _) => Some(match FewRows::new(matmul, wanted, isa) {
             Some(kernel) => Arc::new(kernel),
             None => Arc::new(HalfMatmul::<f32>::new(matmul, wanted, isa)?),
         }),
@@ -96,8 +96,8 @@ impl<T: Computed> HalfMatmul<T> {
         let fits = |columns: usize| k > 0 && columns.saturating_mul(k) <= GROUP;
         let thin = m <= T::micro(isa).height() && fits(m) && (direct || fits(group));
         let many = m.div_ceil(ROWS[0]) * n.div_ceil(COLUMNS) * whole.items() >= ENOUGH;
-        let rows = if many { ROWS[0] } else { ROWS[1] };
-        let (a, b) = if thin { pieces(m, group, k)? } else { pieces(rows, COLUMNS, DEPTH)? };
+        let rows = if many { ROWS[0] } else { ROWS[1] }.min(wanted.most[0]);
+        let (a, b) = if thin { pieces(m, group, k)? } else { pieces(rows, COLUMNS.min(wanted.most[1]), DEPTH)? };
         let ((a_line, a_term), (b_line, b_term)) = (a.strides(), b.strides());
         let layout =
             |strides: &[isize]| Layout { offset: 0, shifts: Default::default(), strides: Strides::from_slice(strides) };
@@ -112,11 +112,11 @@ impl<T: Computed> HalfMatmul<T> {
         let piece = MatmulKernel::<T>::new(&piece, Wanted::default(), isa);
         let piece = piece.in_panels(a.strides(), panels.is_none().then(|| b.strides()));
         let blocks = match thin {
-            true => [Parts::new(m, 1, m.max(1)), portions(n, terms * half.size(), 1)],
+            true => [Parts::new(m, 1, m.max(1)), portions(n, terms * half.size(), 1, wanted)],
             false => [(m, a.lines, wanted.grain.next_multiple_of(LINES)), (n, b.lines, LANES)]
                 .map(|(extent, most, grain)| Parts::new(extent, extent.div_ceil(most.max(1)), grain)),
         };
-        let whole_lines = wanted.whole && !thin || blocks[1].count == 1;
+        let whole_lines = (wanted.whole || wanted.made[0]) && !thin || blocks[1].count == 1;
         let per = match blocks[0].count * if whole_lines { 1 } else { blocks[1].count } {
             1 => (CHUNK_WORK / (m * n * k.max(1)).max(1)).clamp(1, whole.items().max(1)),
             _ => 1,

@@ -75,8 +75,9 @@ pub(super) struct MatmulKernel<T: 'static> {
 enum Passing {
     /// Side by side.
     Across,
-    /// Each along the terms, one in each of so many lanes.
+    /// Each along the terms, one in each of so many lanes: each lane has neighbours, or each turn.
     Along(usize),
+    Beside(usize),
     /// In panels, this far from one to the next.
     Panels(isize),
 }
@@ -84,22 +85,32 @@ enum Passing {
 impl Passing {
     /// Whether neighbouring columns are neighbours in memory.
     fn has_lines_side_by_side(self) -> bool {
-        !matches!(self, Passing::Along(_))
+        !matches!(self, Passing::Along(_) | Passing::Beside(_))
     }
 
     /// Columns of a turn.
     fn lanes(self) -> usize {
         match self {
             Passing::Across => 1,
-            Passing::Along(lanes) => lanes,
+            Passing::Along(lanes) | Passing::Beside(lanes) => lanes,
             Passing::Panels(_) => PANEL,
         }
+    }
+
+    /// Of `n` columns, those of a part of the turns, if they are neighbours; the last part has what fills no turn too.
+    fn columns(self, n: usize, (first, turns): (usize, usize)) -> Range<usize> {
+        let (lanes, end) = (self.lanes(), first + turns);
+        first * lanes..if end == n / lanes { n } else { end * lanes }
     }
 
     /// Of `n` columns, the first of a part of the turns, its first one and how many, and the shares from there on.
     fn shares(self, n: usize, (first, turns): (usize, usize)) -> (usize, [Share; 2]) {
         match self {
             Passing::Panels(_) => (first * PANEL, neighbours(turns * PANEL, PANEL)),
+            Passing::Beside(lanes) => {
+                let columns = self.columns(n, (first, turns));
+                (columns.start, neighbours(columns.len(), lanes))
+            }
             _ => (0, shares(n, self.lanes(), (first, turns))),
         }
     }
@@ -151,12 +162,13 @@ impl<T: Element> MatmulKernel<T> {
         let tiny = T::plain(isa).filter(|_| plain && is_tiny);
         let passing = match (b.plain, b.panels(1)) {
             (Some((1, _)), _) => Some(Passing::Across),
+            (Some((_, 1)), _) if wanted.made[1] => Some(Passing::Beside(micro.lanes)),
             (Some((_, 1)), _) => Some(Passing::Along(micro.lanes)),
             (_, panels) => panels.map(Passing::Panels),
         };
         let passes = passing.filter(|_| tiny.is_none() && a.plain.is_some() && m <= micro.height());
         let blocks = match passes {
-            Some(passing) => [Parts::new(m, 1, m.max(1)), portions(n, k * size_of::<T>(), passing.lanes())],
+            Some(passing) => [Parts::new(m, 1, m.max(1)), portions(n, k * size_of::<T>(), passing.lanes(), wanted)],
             None => {
                 let along = a.plain.is_some_and(|(_, term)| term == 1);
                 grid((m, n, k), along, passing.is_some_and(Passing::has_lines_side_by_side), wanted)
@@ -270,12 +282,12 @@ impl<T: Element> Blocked for MatmulKernel<T> {
         }
         let ((i, rows), (j, cols)) = (down.part(block / across.count), across.part(block % across.count));
         let line = group * self.m + i;
-        let (first, cols) = match self.passes {
-            Some(passing @ Passing::Panels(_)) => (j * passing.lanes(), cols * passing.lanes()),
+        let columns = match self.passes {
             Some(Passing::Along(_)) => return None,
-            _ => (j, cols),
+            Some(passing) => passing.columns(self.n, (j, cols)),
+            None => j..j + cols,
         };
-        Some([line..line + rows, first..first + cols])
+        Some([line..line + rows, columns])
     }
 }
 

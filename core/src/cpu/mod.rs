@@ -27,6 +27,7 @@ mod pack;
 mod pairs;
 mod pieces;
 mod pools;
+mod prologue;
 mod real;
 mod runs;
 mod scatter;

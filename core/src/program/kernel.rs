@@ -224,16 +224,29 @@ pub struct LinearInt8 {
     pub k: usize,
 }
 
-/// A product, and groups that go on with what it makes, block by block while that is in the caches. The operands are
-/// the product's, then those of each group, one group after the other; a group's own numbers begin at 0. Each group
-/// reads of what was made before it, the product's result or another group's, every element at its own index. For the
-/// CPU alone.
+/// A product, groups that make operands of it, line by line when a block of the result needs them, and groups that go
+/// on with what it makes, block by block while that is in the caches. For the CPU alone.
+///
+/// The operands are the product's, but for those that are made; then, for each group that makes one, what it reads;
+/// then those of each group that goes on. A group's own numbers begin at 0. Each group of the epilogue reads of what
+/// was made before it, the product's result or another group's, every element at its own index.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fused {
+    /// What is made of other operands when it is read: scaled, masked, activated, brought to another dtype.
+    pub prologue: Vec<Made>,
     /// A contraction, perhaps with a weight in eight bits.
     pub product: Box<Kernel>,
     /// What follows: bias, activation, residual, the normalisation of rows, sums of columns.
     pub epilogue: Vec<Group>,
+}
+
+/// An operand that lies nowhere as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Made {
+    /// Its number among the product's operands.
+    pub operand: usize,
+    /// What makes it, as if it were stored in order; that is the last of its own operands.
+    pub group: Group,
 }
 
 /// A step's computation.
@@ -250,7 +263,7 @@ pub enum Kernel {
     Matmul(Matmul),
     /// A contraction with a weight in eight bits.
     LinearInt8(LinearInt8),
-    /// A contraction with an epilogue.
+    /// A contraction with a prologue, an epilogue, or both.
     Fused(Fused),
     /// A convolution; only the host takes it, in f32 and f64: elsewhere it is a contraction.
     Convolution(Convolution),

@@ -74,11 +74,7 @@ pub(crate) fn work(kernel: &Kernel, operands: &[usize]) -> Work {
     match kernel {
         Kernel::Group(group) => group_work(group, operands),
         Kernel::Groups(groups) => groups_work(groups, operands),
-        Kernel::Fused(Fused { product, epilogue }) => {
-            let others: usize = epilogue.iter().map(Group::operands).sum();
-            let (own, others) = operands.split_at(operands.len().saturating_sub(others));
-            work(product, own).and(groups_work(epilogue, others))
-        }
+        Kernel::Fused(fused) => fused_work(fused, operands),
         Kernel::Matmul(matmul) => {
             let size = matmul.dtype.size() as u64;
             let extents = |axes: [&[usize]; 3]| axes.concat();
@@ -125,6 +121,24 @@ pub(crate) fn work(kernel: &Kernel, operands: &[usize]) -> Work {
         Kernel::ArgReduce(_) | Kernel::ArgSort(_) => Work { read: bytes(0), written: bytes(1), flops: 0 },
         Kernel::CheckIndex(_) => Work { read: bytes(0), written: 0, flops: 0 },
     }
+}
+
+/// What is made on the way takes no bytes.
+fn fused_work(Fused { prologue, product, epilogue }: &Fused, operands: &[usize]) -> Work {
+    let others = |count: usize| operands.len().saturating_sub(count);
+    let after: usize = epilogue.iter().map(Group::operands).sum();
+    let before: usize = prologue.iter().map(|made| made.group.operands() - 1).sum();
+    let (rest, after) = operands.split_at(others(after));
+    let (own, mut before) = rest.split_at(rest.len().saturating_sub(before));
+    let mut own = own.to_vec();
+    let mut work_before = Work::default();
+    for made in prologue {
+        own.insert(made.operand.min(own.len()), 0);
+        let (reads, others) = before.split_at((made.group.operands() - 1).min(before.len()));
+        before = others;
+        work_before = work_before.and(group_work(&made.group, &[reads, &[0]].concat()));
+    }
+    work_before.and(work(product, &own)).and(groups_work(epilogue, after))
 }
 
 /// Two products, and for each pair a product by the scale, a difference, `exp`, and a term of the sum.

@@ -9,18 +9,18 @@ use super::super::isa::Isa;
 use super::{Buffer, Rng, compile, isas, machine_code, run, run_at};
 use crate::program::kernel::{Fused, Group, Kernel, Layout, LinearInt8, Matmul, Output, OutputKind, Source};
 
-fn layout(strides: &[isize]) -> Layout {
+pub fn layout(strides: &[isize]) -> Layout {
     Layout { offset: 0, shifts: Default::default(), strides: strides.iter().copied().collect() }
 }
 
 /// `x · wᵀ`, as layers have it.
-fn linear(dtype: DType, [m, n, k]: [usize; 3]) -> Kernel {
+pub fn linear(dtype: DType, [m, n, k]: [usize; 3]) -> Kernel {
     let (a, b) = (layout(&[k as isize, 1]), layout(&[1, k as isize]));
     Kernel::Matmul(Matmul { dtype, batch: smallvec![], m: smallvec![m], n: smallvec![n], k: smallvec![k], a, b })
 }
 
 /// A group over `(m, n)` of the whole of operand 0, of as many others of its size, and of one line for all.
-fn group(
+pub fn group(
     dtype: DType,
     [m, n]: [usize; 2],
     others: usize,
@@ -42,12 +42,12 @@ fn group(
     }
 }
 
-fn stored(n: usize) -> OutputKind {
+pub fn stored(n: usize) -> OutputKind {
     OutputKind::Store(layout(&[n as isize, 1]))
 }
 
 /// `max(c + line, line)`.
-fn bias_relu(dtype: DType, [m, n]: [usize; 2]) -> Group {
+pub fn bias_relu(dtype: DType, [m, n]: [usize; 2]) -> Group {
     group(dtype, [m, n], 0, &[stored(n)], |b, c, line| {
         let sum = b.binary(Binary::Add, c[0], line);
         vec![b.binary(Binary::Max, sum, line)]
@@ -55,7 +55,7 @@ fn bias_relu(dtype: DType, [m, n]: [usize; 2]) -> Group {
 }
 
 /// `(c + x) · line`, and its sums down the columns.
-fn scaled(dtype: DType, [m, n]: [usize; 2]) -> Group {
+pub fn scaled(dtype: DType, [m, n]: [usize; 2]) -> Group {
     group(dtype, [m, n], 1, &[stored(n), OutputKind::ReduceLeading(Reduce::Sum, 1)], |b, c, line| {
         let sum = b.binary(Binary::Add, c[0], c[1]);
         let product = b.binary(Binary::Mul, sum, line);
@@ -64,7 +64,7 @@ fn scaled(dtype: DType, [m, n]: [usize; 2]) -> Group {
 }
 
 /// `exp(c − max) / Σ exp(c − max) + line`, of each row.
-fn softmax(dtype: DType, [m, n]: [usize; 2]) -> Group {
+pub fn softmax(dtype: DType, [m, n]: [usize; 2]) -> Group {
     group(dtype, [m, n], 0, &[stored(n)], |b, c, line| {
         let max = b.reduce(Reduce::Max, c[0]);
         let difference = b.binary(Binary::Sub, c[0], max);
@@ -111,7 +111,7 @@ fn check(product: &Kernel, operands: &[Buffer], [m, n]: [usize; 2], groups: &[Gr
         run_at(&*compile(Kernel::Group(group.clone()), isa), &operands, &[]).unwrap();
         at += group.operands();
     }
-    let fused = Fused { product: Box::new(product.clone()), epilogue: groups.to_vec() };
+    let fused = Fused { prologue: Vec::new(), product: Box::new(product.clone()), epilogue: groups.to_vec() };
     for coded in [true, false] {
         let kernel = || compile(Kernel::Fused(fused.clone()), isa);
         let kernel = if coded { kernel() } else { machine_code::without(kernel) };
@@ -141,7 +141,8 @@ fn every_epilogue_gives_the_bits_of_its_groups() {
             let all = [bias_relu(dtype, [m, n]), scaled(dtype, [m, n]), softmax(dtype, [m, n])];
             for isa in isas() {
                 for groups in [&all[..1], &all[1..2], &all[2..], &all[..2], &all[1..], &all[..]] {
-                    let fused = Fused { product: Box::new(product.clone()), epilogue: groups.to_vec() };
+                    let fused =
+                        Fused { prologue: Vec::new(), product: Box::new(product.clone()), epilogue: groups.to_vec() };
                     let fits = (1..=groups.len())
                         .all(|some| takes(&Fused { epilogue: groups[..some].to_vec(), ..fused.clone() }, isa));
                     if fits {
@@ -182,7 +183,7 @@ fn results_may_lie_where_the_product_lay() {
         let mut apart =
             [a.clone(), b.clone(), Buffer::new(DType::F32, m * n), line.clone(), Buffer::new(DType::F32, m * n)];
         let mut there = apart.clone();
-        let fused = compile(Kernel::Fused(Fused { product: Box::new(product), epilogue }), isa);
+        let fused = compile(Kernel::Fused(Fused { prologue: Vec::new(), product: Box::new(product), epilogue }), isa);
         let run = |buffers: &mut [Buffer; 5], out: usize| {
             let all = buffers.each_mut().map(Buffer::address);
             run_at(&*fused, &[all[0], all[1], all[2], all[2], all[3], all[out]], &[]).unwrap();
@@ -197,7 +198,7 @@ fn results_may_lie_where_the_product_lay() {
 fn a_product_takes_what_its_blocks_suit() {
     let isa = Isa::detect().expect("an instruction set");
     let takes = |shape: [usize; 3], group: Group| {
-        takes(&Fused { product: Box::new(linear(DType::F32, shape)), epilogue: vec![group] }, isa)
+        takes(&Fused { prologue: Vec::new(), product: Box::new(linear(DType::F32, shape)), epilogue: vec![group] }, isa)
     };
     let f32 = DType::F32;
     assert!(takes([768, 512, 128], bias_relu(f32, [768, 512])));

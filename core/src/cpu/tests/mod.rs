@@ -12,6 +12,7 @@ mod int8;
 mod math;
 mod matmul;
 mod pools;
+mod prologue;
 mod random_groups;
 mod runs;
 mod windows;
